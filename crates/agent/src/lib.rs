@@ -1,1 +1,249 @@
-//! agent
+//! The node agent: everything that touches one machine's kernel, disks and processes.
+//!
+//! [`NodeAgent`] is the seam between deciding and doing. The engine decides, records, and
+//! asks the agent of the node that holds the object; the agent does as it is told and
+//! reports what it sees. Requests and answers are plain data and streams, so that an agent
+//! on another machine can serve them. On one machine [`local::LocalAgent`] is called in
+//! process.
+//!
+//! The agent keeps no records of its own: a [`Plan`] holds all that is needed to run a
+//! container, and what the agent finds on disk is rebuilt or removed by [`NodeAgent::adopt`].
+
+pub mod io;
+pub mod plan;
+
+use std::collections::BTreeMap;
+
+use tokio::sync::mpsc;
+use types::{
+    ContainerId, Digest, ExecId, Result, Time, VolumeName,
+    container::{PortBinding, Resources},
+    port::Port,
+    stats::{InterfaceStats, Stats},
+};
+
+pub use crate::{
+    io::{Attached, Input, LogEntry, LogQuery, LogStream, Output, Reader},
+    plan::{EndpointPlan, MountPlan, MountSource, NamespaceMode, NetworkPlan, Plan},
+};
+
+/// What the agent tells without being asked.
+#[derive(Debug, Clone)]
+pub enum AgentEvent {
+    /// The container's first process ended.
+    Exited { id: ContainerId, exit: Exit },
+    /// The kernel killed a process of the container for want of memory.
+    OutOfMemory { id: ContainerId },
+    /// An exec session ended.
+    ExecExited { id: ContainerId, exec: ExecId, exit: Exit },
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Exit {
+    /// 0–255; 128 + N after signal N.
+    pub code: i32,
+    pub oom_killed: bool,
+    pub at: Time,
+}
+
+/// What a start made.
+#[derive(Debug, Clone, Default)]
+pub struct Started {
+    /// Process id on the node.
+    pub pid: i32,
+    /// Published ports with the host ports that were really taken.
+    pub ports: BTreeMap<Port, Vec<PortBinding>>,
+    /// Where the network namespace is mounted, empty when it has none of its own.
+    pub sandbox_key: String,
+}
+
+/// Why a start failed and the exit code docker gives for it.
+#[derive(Debug, Clone)]
+pub struct StartError {
+    /// 127 not found, 126 not executable, 128 the runtime could not, 125 all else.
+    pub exit_code: i32,
+    pub error: types::Error,
+}
+
+impl From<types::Error> for StartError {
+    fn from(error: types::Error) -> Self {
+        Self { exit_code: 128, error }
+    }
+}
+
+/// What [`NodeAgent::adopt`] found of a container that should exist.
+#[derive(Debug, Clone)]
+pub enum Observed {
+    /// Its process lives on.
+    Running { pid: i32, paused: bool, ports: BTreeMap<Port, Vec<PortBinding>>, sandbox_key: String },
+    /// It ended while nobody looked.
+    Exited(Exit),
+    /// There is no process and no trace of how it ended.
+    Gone,
+}
+
+/// A process to run in a container.
+#[derive(Debug, Clone, Default)]
+pub struct ExecPlan {
+    pub command: Vec<String>,
+    /// Added to the container's own environment.
+    pub env: Vec<String>,
+    pub working_dir: String,
+    /// Empty: the container's.
+    pub user: String,
+    pub tty: bool,
+    pub stdin: bool,
+    pub privileged: bool,
+    /// Height, width.
+    pub console_size: Option<[u32; 2]>,
+}
+
+/// What to attach to a process.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AttachTo {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+/// Facts of a node.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+pub struct NodeInfo {
+    pub hostname: String,
+    pub kernel_version: String,
+    /// `PRETTY_NAME` of os-release.
+    pub operating_system: String,
+    pub os_version: String,
+    /// As `uname -m` says.
+    pub architecture: String,
+    pub cpus: usize,
+    /// Bytes.
+    pub memory: u64,
+    pub cgroup_version: u8,
+    pub cgroup_driver: String,
+    /// Names of OCI runtimes and their paths.
+    pub runtimes: BTreeMap<String, String>,
+    pub default_runtime: String,
+    /// Version text of the default runtime.
+    pub runtime_version: String,
+    pub backing_filesystem: String,
+    pub supports_d_type: bool,
+    pub swap_limit: bool,
+    pub ipv4_forwarding: bool,
+    pub seccomp: bool,
+    pub cgroupns: bool,
+    pub init_binary: String,
+    /// What an operator should know, in docker's form `WARNING: …`.
+    pub warnings: Vec<String>,
+    /// Open files, goroutine-like tasks: for `docker info -D`.
+    pub open_files: usize,
+}
+
+/// A change of a container's root file system.
+#[derive(Debug, Clone)]
+pub struct RootChange {
+    pub path: String,
+    /// 0 modified, 1 added, 2 deleted.
+    pub kind: u8,
+}
+
+/// What `docker cp` wants to know of a path (`X-Docker-Container-Path-Stat`).
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+pub struct PathStat {
+    pub name: String,
+    pub size: i64,
+    /// Go's `os.FileMode` bits.
+    pub mode: u32,
+    pub mtime: Time,
+    #[serde(rename = "linkTarget")]
+    pub link_target: String,
+}
+
+/// A layer made from a container's writable layer.
+#[derive(Debug, Clone)]
+pub struct CommittedLayer {
+    pub diff_id: Digest,
+    /// Bytes of file contents.
+    pub size: u64,
+}
+
+/// What a node can do. Every method names its object in its errors.
+#[async_trait::async_trait]
+pub trait NodeAgent: Send + Sync + 'static {
+    /// Facts of the node, gathered now.
+    async fn info(&self) -> Result<NodeInfo>;
+
+    /// Prepares everything on disk for a container and fills its new volumes. Idempotent.
+    async fn create(&self, plan: &Plan) -> Result<()>;
+    /// Starts it. `hold_for_attach`: the process begins once the first client is attached.
+    async fn start(&self, plan: &Plan, hold_for_attach: bool) -> Result<Started, StartError>;
+    /// After the daemon's own start: finds what lives of `plans`, reports it, and removes
+    /// whatever on this node belongs to none of them.
+    async fn adopt(&self, plans: &[Plan]) -> Result<Vec<(ContainerId, Observed)>>;
+    /// Gives back what only a running container needs: network, mounts, cgroup. Idempotent.
+    async fn release(&self, id: &ContainerId) -> Result<()>;
+    /// Removes all that [`NodeAgent::create`] made. Idempotent.
+    async fn destroy(&self, id: &ContainerId) -> Result<()>;
+
+    /// Sends a signal to the first process.
+    async fn signal(&self, id: &ContainerId, signal: i32) -> Result<()>;
+    /// Freezes or thaws all processes.
+    async fn set_paused(&self, id: &ContainerId, paused: bool) -> Result<()>;
+    /// Applies new limits to a running container.
+    async fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()>;
+    /// Attaches to the first process. Waits a moment for a start under way.
+    async fn attach(&self, id: &ContainerId, to: AttachTo) -> Result<Attached>;
+    /// Sets the terminal's size.
+    async fn resize(&self, id: &ContainerId, height: u16, width: u16) -> Result<()>;
+    /// Reads the log.
+    async fn logs(&self, id: &ContainerId, query: LogQuery) -> Result<LogStream>;
+    /// `ps` with `arguments` for the container's processes: titles and rows.
+    async fn top(&self, id: &ContainerId, arguments: &str) -> Result<(Vec<String>, Vec<Vec<String>>)>;
+    /// One sample of what it uses.
+    async fn stats(&self, id: &ContainerId) -> Result<(Stats, Vec<InterfaceStats>)>;
+
+    /// Starts a process in a running container; attached before it begins where `attach` asks.
+    async fn exec(&self, id: &ContainerId, exec: &ExecId, plan: &ExecPlan, attach: Option<AttachTo>) -> Result<(i32, Option<Attached>), StartError>;
+    /// Sets the size of an exec session's terminal.
+    async fn exec_resize(&self, id: &ContainerId, exec: &ExecId, height: u16, width: u16) -> Result<()>;
+    /// Kills an exec session's process.
+    async fn exec_kill(&self, id: &ContainerId, exec: &ExecId) -> Result<()>;
+
+    /// Bytes of the writable layer.
+    async fn size_rw(&self, id: &ContainerId) -> Result<u64>;
+    /// What differs from the image.
+    async fn changes(&self, id: &ContainerId) -> Result<Vec<RootChange>>;
+    /// The whole root file system as a tar.
+    async fn export(&self, id: &ContainerId) -> Result<Reader>;
+    /// Facts of a path inside.
+    async fn archive_stat(&self, id: &ContainerId, path: &str) -> Result<PathStat>;
+    /// A path inside as a tar.
+    async fn archive_get(&self, id: &ContainerId, path: &str) -> Result<(PathStat, Reader)>;
+    /// Unpacks a tar into a directory inside.
+    async fn archive_put(&self, id: &ContainerId, path: &str, tar: Reader, no_overwrite_dir_non_dir: bool, copy_owner: bool) -> Result<()>;
+    /// Makes a layer from the writable layer.
+    async fn commit_layer(&self, id: &ContainerId) -> Result<CommittedLayer>;
+
+    /// Makes a volume's directory; returns its path. Idempotent.
+    async fn volume_create(&self, name: &VolumeName) -> Result<std::path::PathBuf>;
+    /// Removes a volume's directory and content. Idempotent.
+    async fn volume_remove(&self, name: &VolumeName) -> Result<()>;
+    /// Bytes that a volume holds.
+    async fn volume_size(&self, name: &VolumeName) -> Result<u64>;
+
+    /// Makes or changes a network's bridge. Idempotent.
+    async fn network_ensure(&self, network: &NetworkPlan) -> Result<()>;
+    /// Removes a network's bridge. Idempotent.
+    async fn network_remove(&self, network: &NetworkPlan) -> Result<()>;
+    /// A subnet for a new network that neither the node's routes nor `taken` overlap.
+    async fn network_free_subnet(&self, taken: &[String]) -> Result<String>;
+
+    /// Where a container's and a volume's files are, for inspect.
+    fn paths(&self, id: &ContainerId) -> plan::Paths;
+    /// Where a volume's directory is.
+    fn volume_path(&self, name: &VolumeName) -> std::path::PathBuf;
+
+    /// The stream of what happens; there is one listener, the engine.
+    fn events(&self) -> Option<mpsc::UnboundedReceiver<AgentEvent>>;
+}

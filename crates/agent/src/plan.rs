@@ -1,0 +1,134 @@
+//! All that an agent needs to know to run a container: the engine's decisions as data.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+use types::{
+    Config, ContainerId, Digest, HostConfig, NetworkId, VolumeName,
+    container::PortBinding,
+    port::Port,
+};
+
+/// A container, ready to be made and started on this node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Plan {
+    pub id: ContainerId,
+    /// For messages and `docker`'s log tags.
+    pub name: String,
+    /// Already merged with the image's.
+    pub config: Config,
+    pub host: HostConfig,
+    pub hostname: String,
+    /// The image's layers, lowest first.
+    pub layers: Vec<Digest>,
+    /// Every mount but the runtime's own.
+    pub mounts: Vec<MountPlan>,
+    /// How it is connected.
+    pub network: SandboxPlan,
+    pub pid: NamespaceMode,
+    pub ipc: NamespaceMode,
+    pub uts: NamespaceMode,
+    /// More lines for /etc/hosts, address and names.
+    pub hosts: Vec<(String, String)>,
+}
+
+/// Where one of a container's namespaces comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NamespaceMode {
+    /// Its own.
+    #[default]
+    Private,
+    /// Its own, and others may join (IPC: /dev/shm is kept where they find it).
+    Shareable,
+    /// The node's.
+    Host,
+    /// That of another container on this node.
+    Container(ContainerId),
+    /// None at all (IPC: no /dev/shm).
+    None,
+}
+
+/// How a container is connected.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum SandboxPlan {
+    /// Only a loopback interface.
+    None,
+    /// The node's own network.
+    Host,
+    /// The network of another container.
+    Container(ContainerId),
+    /// Its own, with these endpoints and published ports.
+    Own { endpoints: Vec<EndpointPlan>, publish: Vec<(Port, PortBinding)> },
+}
+
+/// One connection to a bridge.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EndpointPlan {
+    pub network: NetworkPlan,
+    /// With prefix length.
+    pub ipv4: Option<(std::net::Ipv4Addr, u8)>,
+    pub ipv6: Option<(std::net::Ipv6Addr, u8)>,
+    pub mac: [u8; 6],
+}
+
+/// A bridge.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NetworkPlan {
+    pub id: NetworkId,
+    /// The bridge's interface name, at most 15 bytes.
+    pub bridge: String,
+    pub subnets: Vec<SubnetPlan>,
+    pub mtu: Option<u32>,
+    /// Containers on it may talk to each other.
+    pub icc: bool,
+    /// Outbound traffic is translated.
+    pub masquerade: bool,
+    /// No way out.
+    pub internal: bool,
+}
+
+/// A subnet and the bridge's own address in it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SubnetPlan {
+    /// Address of the network and prefix length.
+    pub network: (IpAddr, u8),
+    pub gateway: IpAddr,
+}
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MountPlan {
+    pub source: MountSource,
+    /// Absolute path inside.
+    pub target: String,
+    pub read_only: bool,
+    /// Empty means `rprivate`.
+    pub propagation: String,
+    pub non_recursive: bool,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum MountSource {
+    /// A path of the node; made as a directory when `create` says so.
+    Bind { path: PathBuf, create: bool },
+    /// A volume, filled from the image on its first use unless `no_copy`.
+    Volume { name: VolumeName, subpath: String, no_copy: bool },
+    /// Memory, with mount options.
+    Tmpfs { options: Vec<String> },
+}
+
+/// Paths of a container's files on its node.
+#[derive(Debug, Clone, Default)]
+pub struct Paths {
+    pub log: PathBuf,
+    pub resolv_conf: PathBuf,
+    pub hosts: PathBuf,
+    pub hostname: PathBuf,
+    /// The overlay's parts.
+    pub upper: PathBuf,
+    pub work: PathBuf,
+    pub merged: PathBuf,
+    /// The directory of all layers.
+    pub layers: PathBuf,
+}
