@@ -1,0 +1,108 @@
+//! What an image is, as callers see it and as the store keeps it.
+
+use serde::{Deserialize, Serialize};
+use types::{Digest, Reference, Time, record::Record};
+
+use crate::config::ImageConfig;
+
+/// A layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRef {
+    /// SHA-256 of the uncompressed tar.
+    pub diff_id: Digest,
+    /// Bytes of its files' contents.
+    pub size: u64,
+}
+
+/// A descriptor of the OCI image specification, as far as it is needed to fetch or send.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    pub media_type: String,
+    pub digest: Digest,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// The manifest an image came with: what a push can send again unchanged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Media type of the manifest.
+    pub media_type: String,
+    /// The manifest, byte for byte.
+    pub manifest: String,
+    /// Its layers as they were compressed, lowest first, in the order of the image's layers.
+    pub layers: Vec<Descriptor>,
+}
+
+/// The stored form of an image: `ns/<namespace>/images/<hex of id>`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ImageRecord {
+    /// The configuration, byte for byte; the image's id is its SHA-256.
+    pub config: String,
+    /// Lowest first.
+    pub layers: Vec<LayerRef>,
+    /// The image it was committed from.
+    pub parent: Option<Digest>,
+    /// When a tag last came to point at it.
+    #[serde(default)]
+    pub last_tagged: Time,
+    #[serde(default)]
+    pub source: Option<Source>,
+}
+
+impl Record for ImageRecord {
+    const NOUN: &'static str = "image";
+}
+
+/// The stored form of a tag: `ns/<namespace>/tags/<reference>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TagRecord {
+    pub image: Digest,
+}
+
+impl Record for TagRecord {
+    const NOUN: &'static str = "tag";
+}
+
+/// An image.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// SHA-256 of the configuration.
+    pub id: Digest,
+    /// The configuration, byte for byte.
+    pub raw_config: String,
+    /// The configuration, understood.
+    pub config: ImageConfig,
+    /// Lowest first.
+    pub layers: Vec<LayerRef>,
+    /// The image it was committed from.
+    pub parent: Option<Digest>,
+    /// When a tag last came to point at it.
+    pub last_tagged: Time,
+    /// What it was pulled or loaded with.
+    pub source: Option<Source>,
+}
+
+impl Image {
+    /// Bytes of all its layers' files.
+    pub fn size(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.size).sum()
+    }
+    /// The digests of its layers, lowest first.
+    pub fn diff_ids(&self) -> Vec<Digest> {
+        self.layers
+            .iter()
+            .map(|layer| layer.diff_id.clone())
+            .collect()
+    }
+}
+
+/// The names that point at an image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct References {
+    /// With a tag, sorted.
+    pub tags: Vec<Reference>,
+    /// With a digest, sorted.
+    pub digests: Vec<Reference>,
+}
