@@ -6,9 +6,17 @@
 //!
 //! Keys are UTF-8 paths without a leading slash: `ns/default/containers/<id>/spec`.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod embedded;
+pub mod records;
+
 use bytes::Bytes;
 
-/// A point in the store's history; every committed transaction adds one.
+pub use embedded::Embedded;
+
+/// A point in the store's history; every committed transaction that changes something adds
+/// one. The first is 1; 0 stands for "before anything".
 pub type Revision = u64;
 
 /// Why a call to the store failed.
@@ -69,20 +77,31 @@ pub enum Guard {
     Absent(String),
     /// The key exists.
     Present(String),
-    /// The key was last written at this revision.
+    /// The key was last written at this revision; revision 0 means that it does not exist.
     Unchanged(String, Revision),
 }
 
 /// A write of a transaction.
 #[derive(Debug, Clone)]
 pub enum Op {
-    Put { key: String, value: Bytes, lease: Option<LeaseId> },
-    Delete { key: String },
+    Put {
+        key: String,
+        value: Bytes,
+        lease: Option<LeaseId>,
+    },
+    Delete {
+        key: String,
+    },
     /// Deletes every key that starts with the prefix.
-    DeletePrefix { prefix: String },
+    DeletePrefix {
+        prefix: String,
+    },
 }
 
 /// Writes that happen all or not at all, and only when every guard holds.
+///
+/// The writes take effect in their order, all at one revision. Deleting what does not exist
+/// is no error and no change.
 #[derive(Debug, Clone, Default)]
 pub struct Txn {
     pub guards: Vec<Guard>,
@@ -103,7 +122,11 @@ impl Txn {
     /// Adds a write of `key`.
     #[must_use]
     pub fn put(mut self, key: impl Into<String>, value: impl Into<Bytes>) -> Self {
-        self.ops.push(Op::Put { key: key.into(), value: value.into(), lease: None });
+        self.ops.push(Op::Put {
+            key: key.into(),
+            value: value.into(),
+            lease: None,
+        });
         self
     }
     /// Adds a deletion of `key`.
@@ -115,7 +138,9 @@ impl Txn {
     /// Adds a deletion of everything under `prefix`.
     #[must_use]
     pub fn delete_prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.ops.push(Op::DeletePrefix { prefix: prefix.into() });
+        self.ops.push(Op::DeletePrefix {
+            prefix: prefix.into(),
+        });
         self
     }
 }
@@ -132,6 +157,10 @@ pub enum Change {
 }
 
 /// A running watch. Dropping it ends it.
+///
+/// A watcher that falls too far behind gets [`Error::Compacted`] as the last item: list again
+/// and watch from the revision of the listing. The changes of one transaction come one after
+/// the other; resume after a revision only when all of its changes were seen.
 pub struct Watch {
     receiver: tokio::sync::mpsc::Receiver<Result<Change>>,
 }
@@ -154,11 +183,15 @@ pub trait Store: Send + Sync + 'static {
     async fn get(&self, key: &str) -> Result<Option<Entry>>;
     /// All records whose key starts with `prefix`.
     async fn list(&self, prefix: &str) -> Result<Listing>;
-    /// Applies `txn`; returns the new revision. Durable when it returns.
+    /// Applies `txn`; returns the new revision, or the current one when nothing changed.
+    /// Durable when it returns, and seen by every read that starts afterwards. A future that is
+    /// dropped half-way leaves open whether the transaction happens.
     async fn commit(&self, txn: Txn) -> Result<Revision>;
-    /// Changes under `prefix` after revision `after` (0: from now on).
+    /// Changes under `prefix` after revision `after` (0: from now on). Called with the
+    /// revision of a [`Listing`], it misses nothing and repeats nothing.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch>;
-    /// A new lease that expires `ttl` after its last renewal.
+    /// A new lease that expires `ttl` after its last renewal. Leases outlive a restart of the
+    /// store, with their time starting anew.
     async fn grant(&self, ttl: std::time::Duration) -> Result<LeaseId>;
     /// Renews a lease.
     async fn keep_alive(&self, lease: LeaseId) -> Result<()>;
