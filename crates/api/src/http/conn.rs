@@ -1,0 +1,145 @@
+//! Accepts connections and serves HTTP/1 on them.
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{body::Body, extract::Request, response::Response};
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{io::AsyncWriteExt as _, net::UnixListener, sync::watch, task::JoinSet};
+use tower::ServiceExt as _;
+
+use super::{
+    hijack::{Duplex, Hijacked, Hijacker},
+    socket::{Flags, Socket},
+};
+
+/// How long a connection may stand between two requests, or dawdle over one request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long requests under way may go on after shutdown was asked for.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Serves `router` on every connection that `listener` accepts until `shutdown` resolves;
+/// then lets requests under way finish for a few seconds. Connections that were hijacked
+/// live on in the tasks that took them.
+pub async fn serve(listener: UnixListener, router: axum::Router, shutdown: impl Future<Output = ()>) {
+    let (stop, stopping) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            accepted = listener.accept() => match accepted {
+                Ok((socket, _)) => {
+                    connections.spawn(connection(socket, router.clone(), stopping.clone()));
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: others will close some.
+                    tracing::warn!(%error, "accepting a connection failed");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    drop(listener);
+    let _ = stop.send(true);
+    let _ = tokio::time::timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn connection<S: Duplex + 'static>(socket: S, router: axum::Router, stopping: watch::Receiver<bool>) {
+    let hijacker = Hijacker::new();
+    let io = TokioIo::new(Socket::new(socket, hijacker.flags.clone()));
+    let service = {
+        let hijacker = hijacker.clone();
+        service_fn(move |request| answer(request, router.clone(), hijacker.clone()))
+    };
+    let mut conn = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(io, service);
+    if let Err(error) = run(&mut conn, stopping).await {
+        tracing::debug!(%error, "connection ended");
+        return;
+    }
+    let Some(pending) = hijacker.finished() else { return };
+    let parts = conn.into_parts();
+    let mut socket = parts.io.into_inner().into_inner();
+    match socket.write_all(&pending.head).await {
+        Ok(()) => drop(pending.to.send(Hijacked::new(Box::new(socket), parts.read_buf))),
+        Err(error) => tracing::debug!(%error, "client left before its stream began"),
+    }
+}
+
+type BoxedAnswer = Pin<Box<dyn Future<Output = Result<Response<Watched<Body>>, Infallible>> + Send>>;
+
+async fn run<S, F>(conn: &mut http1::Connection<TokioIo<Socket<S>>, F>, mut stopping: watch::Receiver<bool>) -> hyper::Result<()>
+where
+    S: Duplex + 'static,
+    F: hyper::service::HttpService<Incoming, ResBody = Watched<Body>, Error = Infallible> + Unpin,
+    F::Future: Unpin,
+{
+    tokio::select! {
+        result = poll_fn(|cx| conn.poll_without_shutdown(cx)) => return result,
+        _ = stopping.wait_for(|stop| *stop) => {}
+    }
+    Pin::new(&mut *conn).graceful_shutdown();
+    poll_fn(|cx| conn.poll_without_shutdown(cx)).await
+}
+
+fn answer(request: Request<Incoming>, router: axum::Router, hijacker: Hijacker) -> BoxedAnswer {
+    let flags = hijacker.flags.clone();
+    flags.body_done.store(request.body().is_end_stream(), Ordering::Release);
+    flags.answering.store(true, Ordering::Release);
+    let (mut parts, body) = request.into_parts();
+    parts.extensions.insert(hijacker);
+    let body = Body::new(Watched { inner: body, flags: flags.clone(), ended: |flags| flags.body_done.store(true, Ordering::Release) });
+    Box::pin(async move {
+        let response = router.oneshot(Request::from_parts(parts, body)).await?;
+        Ok(response.map(|body| Watched {
+            inner: body,
+            flags,
+            ended: |flags| flags.answering.store(false, Ordering::Release),
+        }))
+    })
+}
+
+/// A body that notes when it has ended or was dropped.
+struct Watched<B> {
+    inner: B,
+    flags: Arc<Flags>,
+    ended: fn(&Flags),
+}
+
+impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Watched<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        if matches!(polled, Poll::Ready(None)) || self.inner.is_end_stream() {
+            (self.ended)(&self.flags);
+        }
+        polled
+    }
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl<B> Drop for Watched<B> {
+    fn drop(&mut self) {
+        (self.ended)(&self.flags);
+    }
+}
