@@ -46,3 +46,75 @@ impl Txn {
         Ok(self.put(key, encode(record)?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Embedded, Error, Guard};
+
+    #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+    struct Sample {
+        size_bytes: u64,
+    }
+
+    impl Record for Sample {
+        const NOUN: &'static str = "sample";
+    }
+
+    #[tokio::test]
+    async fn records_come_back_with_what_guards_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Embedded::open(&directory.path().join("store.db")).unwrap();
+        let (first, second) = (Sample { size_bytes: 1 }, Sample { size_bytes: 2 });
+        let txn = Txn::new().put_record("s/1", &first).unwrap();
+        store
+            .commit(txn.put_record("s/2", &second).unwrap())
+            .await
+            .unwrap();
+
+        assert_eq!(get_record::<Sample>(&store, "s/0").await.unwrap(), None);
+        let (read, revision) = get_record::<Sample>(&store, "s/1").await.unwrap().unwrap();
+        assert_eq!(read, first);
+        let listed = list_records::<Sample>(&store, "s/").await.unwrap();
+        let expected = vec![
+            ("s/1".to_owned(), first, revision),
+            ("s/2".to_owned(), second, revision),
+        ];
+        assert_eq!(listed, expected);
+
+        let swap = || {
+            let guard = Guard::Unchanged("s/1".to_owned(), revision);
+            Txn::new()
+                .when(guard)
+                .put_record("s/1", &Sample { size_bytes: 3 })
+                .unwrap()
+        };
+        store.commit(swap()).await.unwrap();
+        assert!(matches!(
+            store.commit(swap()).await,
+            Err(Error::Conflict { .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn an_unreadable_record_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Embedded::open(&directory.path().join("store.db")).unwrap();
+        store
+            .commit(Txn::new().put("s/bad", r#"{"v":9,"d":{}}"#))
+            .await
+            .unwrap();
+        let error = get_record::<Sample>(&store, "s/bad").await.unwrap_err();
+        assert!(
+            error.message.contains("s/bad") && error.message.contains("newer"),
+            "{error}"
+        );
+        assert_eq!(
+            list_records::<Sample>(&store, "s/")
+                .await
+                .unwrap_err()
+                .message,
+            error.message
+        );
+    }
+}
