@@ -24,7 +24,7 @@ use types::{
 
 pub use crate::{
     io::{Attached, Input, LogEntry, LogQuery, LogStream, Output, Reader},
-    plan::{EndpointPlan, MountPlan, MountSource, NamespaceMode, NetworkPlan, Plan},
+    plan::{EndpointPlan, MountPlan, MountSource, NamespaceMode, Plan, SandboxPlan},
 };
 
 /// What the agent tells without being asked.
@@ -76,7 +76,14 @@ impl From<types::Error> for StartError {
 #[derive(Debug, Clone)]
 pub enum Observed {
     /// Its process lives on.
-    Running { pid: i32, paused: bool, ports: BTreeMap<Port, Vec<PortBinding>>, sandbox_key: String },
+    Running {
+        pid: i32,
+        paused: bool,
+        ports: BTreeMap<Port, Vec<PortBinding>>,
+        sandbox_key: String,
+        /// As it was started.
+        endpoints: Vec<EndpointPlan>,
+    },
     /// It ended while nobody looked.
     Exited(Exit),
     /// There is no process and no trace of how it ended.
@@ -233,11 +240,15 @@ pub trait NodeAgent: Send + Sync + 'static {
     async fn volume_size(&self, name: &VolumeName) -> Result<u64>;
 
     /// Makes or changes a network's bridge. Idempotent.
-    async fn network_ensure(&self, network: &NetworkPlan) -> Result<()>;
+    async fn network_ensure(&self, network: &network::Bridge) -> Result<()>;
     /// Removes a network's bridge. Idempotent.
-    async fn network_remove(&self, network: &NetworkPlan) -> Result<()>;
-    /// A subnet for a new network that neither the node's routes nor `taken` overlap.
-    async fn network_free_subnet(&self, taken: &[String]) -> Result<String>;
+    async fn network_remove(&self, network: &network::Bridge) -> Result<()>;
+    /// The nets that the node's own addresses and routes occupy.
+    async fn network_occupied(&self) -> Result<Vec<ipnet::IpNet>>;
+    /// Whether a path exists on the node (a bind's source).
+    async fn path_exists(&self, path: &std::path::Path) -> Result<bool>;
+    /// Removes directories of volumes that are not among `known`: leftovers of a crash.
+    async fn volumes_retain(&self, known: &[VolumeName]) -> Result<()>;
 
     /// Where a container's and a volume's files are, for inspect.
     fn paths(&self, id: &ContainerId) -> plan::Paths;

@@ -1,13 +1,11 @@
 //! All that an agent needs to know to run a container: the engine's decisions as data.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::path::PathBuf;
 
+use ipnet::IpNet;
+use network::{Bridge, Mac};
 use serde::{Deserialize, Serialize};
-use types::{
-    Config, ContainerId, Digest, HostConfig, NetworkId, VolumeName,
-    container::PortBinding,
-    port::Port,
-};
+use types::{Config, ContainerId, Digest, HostConfig, VolumeName, container::PortBinding, port::Port};
 
 /// A container, ready to be made and started on this node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -64,35 +62,14 @@ pub enum SandboxPlan {
 /// One connection to a bridge.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EndpointPlan {
-    pub network: NetworkPlan,
-    /// With prefix length.
-    pub ipv4: Option<(std::net::Ipv4Addr, u8)>,
-    pub ipv6: Option<(std::net::Ipv6Addr, u8)>,
-    pub mac: [u8; 6],
-}
-
-/// A bridge.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct NetworkPlan {
-    pub id: NetworkId,
-    /// The bridge's interface name, at most 15 bytes.
-    pub bridge: String,
-    pub subnets: Vec<SubnetPlan>,
-    pub mtu: Option<u32>,
-    /// Containers on it may talk to each other.
-    pub icc: bool,
-    /// Outbound traffic is translated.
-    pub masquerade: bool,
-    /// No way out.
-    pub internal: bool,
-}
-
-/// A subnet and the bridge's own address in it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SubnetPlan {
-    /// Address of the network and prefix length.
-    pub network: (IpAddr, u8),
-    pub gateway: IpAddr,
+    /// The network's name.
+    pub name: String,
+    pub network: Bridge,
+    /// With their subnet's prefix length.
+    pub addresses: Vec<IpNet>,
+    pub mac: Mac,
+    /// Whether the way out leads through this one.
+    pub is_default: bool,
 }
 
 /// One mount.

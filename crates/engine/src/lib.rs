@@ -1,1 +1,124 @@
-//! engine
+//! The engine: the one place that decides.
+//!
+//! It turns requests into records and plans, asks node agents to carry them out, and keeps
+//! what they report. One file per noun. It knows neither HTTP nor the kernel: APIs call it,
+//! and it calls [`agent::NodeAgent`] and [`store::Store`].
+
+mod changes;
+mod containers;
+mod events;
+mod exec;
+mod health;
+mod images;
+mod networks;
+pub mod record;
+pub mod request;
+mod system;
+pub mod view;
+mod volumes;
+
+use std::sync::Arc;
+
+use agent::NodeAgent;
+use store::Store;
+use types::{Result, Time};
+
+pub use crate::{
+    containers::{StatsStream, Waiter},
+    events::EventStream,
+    images::{ImageView, LoadReport},
+    request::Scope,
+    system::moment,
+};
+use crate::{containers::Table, events::Events, networks::Networks};
+
+/// Choices of the operator that the engine follows.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Where the data is, for `docker info`.
+    pub data_dir: std::path::PathBuf,
+    /// Interface name of the default bridge.
+    pub bridge: String,
+    /// Subnet of the default bridge; chosen when empty.
+    pub bridge_subnet: String,
+    /// Log options for containers that ask for none.
+    pub log_options: std::collections::BTreeMap<String, String>,
+}
+
+/// The engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+/// What all clones share.
+pub struct Inner {
+    settings: Settings,
+    store: Arc<dyn Store>,
+    agent: Arc<dyn NodeAgent>,
+    images: Arc<image::ImageStore>,
+    containers: Table,
+    volumes: volumes::Table,
+    networks: Networks,
+    execs: exec::Table,
+    events: Events,
+    installation: record::InstallationRecord,
+    writer: containers::StateWriter,
+    started_at: Time,
+    stopping: tokio::sync::watch::Sender<bool>,
+}
+
+impl std::ops::Deref for Engine {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Engine {
+    /// Reads the records, finds out what still runs, and takes up its work: restart
+    /// policies, health checks, half-done removals.
+    pub async fn open(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        agent: Arc<dyn NodeAgent>,
+        images: Arc<image::ImageStore>,
+    ) -> Result<Self> {
+        let installation = system::installation(store.as_ref()).await?;
+        let networks = Networks::open(&settings, store.as_ref(), agent.as_ref()).await?;
+        let volumes = volumes::Table::load(store.as_ref()).await?;
+        let containers = Table::load(store.as_ref()).await?;
+        let writer = containers::StateWriter::spawn(store.clone());
+        let engine = Self(Arc::new(Inner {
+            settings,
+            store,
+            agent,
+            images,
+            containers,
+            volumes,
+            networks,
+            execs: exec::Table::default(),
+            events: Events::new(),
+            installation,
+            writer,
+            started_at: Time::now(),
+            stopping: tokio::sync::watch::Sender::new(false),
+        }));
+        engine.recover().await?;
+        Ok(engine)
+    }
+
+    /// When this engine began.
+    pub fn started_at(&self) -> Time {
+        self.started_at
+    }
+
+    /// Stops deciding: no restart policy or health check acts from now on. Containers are
+    /// left as they are. Everything observed so far is written down when this returns.
+    pub async fn shut_down(&self) {
+        let _ = self.stopping.send(true);
+        self.writer.flush().await;
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+}

@@ -139,3 +139,18 @@ pub struct VolumeCreate {
     pub options: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
 }
+
+/// `POST /networks/create`.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkCreate {
+    pub name: String,
+    /// `bridge` when empty.
+    pub driver: String,
+    pub internal: bool,
+    pub attachable: bool,
+    pub enable_ipv6: bool,
+    /// One is chosen when there is none of IPv4.
+    pub subnets: Vec<crate::record::SubnetRecord>,
+    pub options: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+}

@@ -1,0 +1,107 @@
+//! `docker commit`: an image from a container.
+
+use image::{HistoryEntry, NewImage};
+use types::{Config, Digest, Reference, Result, Time, state::Status};
+
+use crate::{Engine, Scope, request::CommitRequest};
+
+impl Engine {
+    /// Makes an image of a container's files and configuration; returns its id.
+    pub async fn container_commit(&self, scope: &Scope, request: CommitRequest) -> Result<Digest> {
+        let container = self.container(scope, &request.container)?;
+        let reference = reference(&request)?;
+        let record = container.record();
+        let mut config = request.config.clone().unwrap_or_default();
+        crate::changes::apply(&mut config, &request.changes)?;
+        let config = overlay(&record.config, config);
+
+        let pause = request.pause && container.status() == Status::Running;
+        if pause {
+            self.container_pause(scope, container.id.as_str()).await?;
+        }
+        let layer = self.agent.commit_layer(&container.id).await;
+        if pause {
+            self.container_unpause(scope, container.id.as_str()).await?;
+        }
+        let layer = layer?;
+
+        let parent = self.images.get(&container.namespace, &record.image).await?;
+        let mut image = parent.config.clone();
+        let created = Time::now();
+        image.created = Some(created);
+        image.author.clone_from(&request.author);
+        image.comment.clone_from(&request.comment);
+        image.container = container.id.to_string();
+        image.config = Some(config.clone());
+        image.container_config = Some(record.config.clone());
+        image.docker_version = env!("CARGO_PKG_VERSION").into();
+        image.rootfs.diff_ids.push(layer.diff_id);
+        image.history.push(HistoryEntry {
+            created: Some(created),
+            author: request.author,
+            created_by: record.config.cmd.clone().unwrap_or_default().join(" "),
+            comment: request.comment,
+            empty_layer: false,
+        });
+        let new = NewImage {
+            config: image.to_text()?,
+            parent: Some(parent.id.clone()),
+            references: reference.iter().cloned().collect(),
+            source: None,
+        };
+        let made = self.images.create_image(&container.namespace, new).await?;
+        let name = reference.map_or_else(String::new, |reference| reference.familiar());
+        self.container_event(
+            &container,
+            "commit",
+            &[("comment", image.comment), ("imageID", made.id.to_string()), ("imageRef", name)],
+        );
+        Ok(made.id.clone())
+    }
+}
+
+fn reference(request: &CommitRequest) -> Result<Option<Reference>> {
+    if request.repo.is_empty() {
+        return Ok(None);
+    }
+    let reference: Reference = request.repo.parse()?;
+    let reference = if request.tag.is_empty() { reference.or_latest() } else { reference.with_tag(&request.tag)? };
+    Ok(Some(reference))
+}
+
+/// What the user gave, over what the container was made with.
+fn overlay(container: &Config, user: Config) -> Config {
+    let mut config = container.clone();
+    let env = user.env;
+    let labels = user.labels;
+    let (ports, volumes) = (user.exposed_ports, user.volumes);
+    take(&mut config.user, user.user);
+    take(&mut config.cmd, user.cmd);
+    take(&mut config.entrypoint, user.entrypoint);
+    take(&mut config.working_dir, user.working_dir);
+    take(&mut config.stop_signal, user.stop_signal);
+    take(&mut config.stop_timeout, user.stop_timeout);
+    take(&mut config.healthcheck, user.healthcheck);
+    take(&mut config.on_build, user.on_build);
+    take(&mut config.shell, user.shell);
+    for variable in env.into_iter().flatten() {
+        let list = config.env.get_or_insert_default();
+        list.retain(|other| other.split('=').next() != variable.split('=').next());
+        list.push(variable);
+    }
+    config.labels.get_or_insert_default().extend(labels.into_iter().flatten());
+    if let Some(ports) = ports {
+        config.exposed_ports.get_or_insert_default().extend(ports);
+    }
+    if let Some(volumes) = volumes {
+        config.volumes.get_or_insert_default().extend(volumes);
+    }
+    config
+}
+
+/// Takes over what is set.
+fn take<T: Default + PartialEq>(own: &mut T, given: T) {
+    if given != T::default() {
+        *own = given;
+    }
+}
