@@ -1,0 +1,234 @@
+//! docker's `update` as writes to control group files. Pure, but for [`Change::apply`].
+
+use std::path::Path;
+
+use types::container::Resources;
+
+use super::files;
+use crate::error::Result;
+
+/// Values to write together.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    /// The v1 controller (in v2 there is one directory for all).
+    pub(super) controller: &'static str,
+    /// File and value. When the order given fails the reverse is tried: a limit and the one
+    /// above it must be raised and lowered in opposite orders.
+    pub(super) writes: Vec<(&'static str, String)>,
+}
+
+impl Change {
+    fn new(controller: &'static str, file: &'static str, value: impl ToString) -> Self {
+        Self {
+            controller,
+            writes: vec![(file, value.to_string())],
+        }
+    }
+
+    pub(super) fn apply(&self, directory: &Path) -> Result<()> {
+        let write = |(file, value): &(&str, String)| files::write(&directory.join(file), value);
+        match self.writes.iter().try_for_each(write) {
+            Err(_) if self.writes.len() > 1 => self.writes.iter().rev().try_for_each(write),
+            outcome => outcome,
+        }
+    }
+}
+
+/// CPU quota and period in microseconds, where one is asked for.
+pub(crate) fn cpu_bandwidth(resources: &Resources) -> (Option<i64>, Option<u64>) {
+    if resources.nano_cpus > 0 {
+        return (Some(resources.nano_cpus / 10_000), Some(100_000));
+    }
+    let quota = (resources.cpu_quota != 0).then_some(resources.cpu_quota);
+    (
+        quota,
+        u64::try_from(resources.cpu_period)
+            .ok()
+            .filter(|period| *period > 0),
+    )
+}
+
+/// `max` for the limits that mean none.
+fn or_max(limit: i64) -> String {
+    if limit <= 0 {
+        "max".into()
+    } else {
+        limit.to_string()
+    }
+}
+
+/// v1: one file for each limit.
+pub(super) fn v1(resources: &Resources) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if resources.cpu_shares > 0 {
+        changes.push(Change::new("cpu", "cpu.shares", resources.cpu_shares));
+    }
+    let (quota, period) = cpu_bandwidth(resources);
+    let bandwidth = [
+        period.map(|period| ("cpu.cfs_period_us", period.to_string())),
+        quota.map(|quota| ("cpu.cfs_quota_us", quota.to_string())),
+    ];
+    let writes: Vec<_> = bandwidth.into_iter().flatten().collect();
+    if !writes.is_empty() {
+        changes.push(Change {
+            controller: "cpu",
+            writes,
+        });
+    }
+    cpuset(resources, &mut changes);
+    if resources.memory_reservation > 0 {
+        changes.push(Change::new(
+            "memory",
+            "memory.soft_limit_in_bytes",
+            resources.memory_reservation,
+        ));
+    }
+    let memory = [
+        (resources.memory > 0).then(|| ("memory.limit_in_bytes", resources.memory.to_string())),
+        (resources.memory_swap != 0).then(|| {
+            (
+                "memory.memsw.limit_in_bytes",
+                resources.memory_swap.to_string(),
+            )
+        }),
+    ];
+    let writes: Vec<_> = memory.into_iter().flatten().collect();
+    if !writes.is_empty() {
+        changes.push(Change {
+            controller: "memory",
+            writes,
+        });
+    }
+    if let Some(limit) = resources.pids_limit {
+        changes.push(Change::new("pids", "pids.max", or_max(limit)));
+    }
+    if resources.blkio_weight > 0 {
+        changes.push(Change::new(
+            "blkio",
+            "blkio.bfq.weight",
+            resources.blkio_weight,
+        ));
+    }
+    changes
+}
+
+/// v2 (Documentation/admin-guide/cgroup-v2.rst); shares become weights as in crun and runc.
+pub(super) fn v2(resources: &Resources) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if resources.cpu_shares > 0 {
+        let shares = resources.cpu_shares.clamp(2, 262_144);
+        changes.push(Change::new(
+            "cpu",
+            "cpu.weight",
+            1 + (shares - 2) * 9999 / 262_142,
+        ));
+    }
+    match cpu_bandwidth(resources) {
+        (None, None) => {}
+        (quota, period) => changes.push(Change::new(
+            "cpu",
+            "cpu.max",
+            format!(
+                "{} {}",
+                quota.map_or("max".into(), or_max),
+                period.unwrap_or(100_000)
+            ),
+        )),
+    }
+    cpuset(resources, &mut changes);
+    if resources.memory_reservation > 0 {
+        changes.push(Change::new(
+            "memory",
+            "memory.low",
+            resources.memory_reservation,
+        ));
+    }
+    if resources.memory > 0 {
+        changes.push(Change::new("memory", "memory.max", resources.memory));
+    }
+    if resources.memory_swap != 0 {
+        let swap = if resources.memory_swap < 0 {
+            "max".into()
+        } else {
+            (resources.memory_swap - resources.memory)
+                .max(0)
+                .to_string()
+        };
+        changes.push(Change::new("memory", "memory.swap.max", swap));
+    }
+    if let Some(limit) = resources.pids_limit {
+        changes.push(Change::new("pids", "pids.max", or_max(limit)));
+    }
+    if resources.blkio_weight > 0 {
+        changes.push(Change::new(
+            "blkio",
+            "io.bfq.weight",
+            resources.blkio_weight,
+        ));
+    }
+    changes
+}
+
+fn cpuset(resources: &Resources, changes: &mut Vec<Change>) {
+    if !resources.cpuset_cpus.is_empty() {
+        changes.push(Change::new("cpuset", "cpuset.cpus", &resources.cpuset_cpus));
+    }
+    if !resources.cpuset_mems.is_empty() {
+        changes.push(Change::new("cpuset", "cpuset.mems", &resources.cpuset_mems));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(changes: &[Change]) -> Vec<(&str, &str)> {
+        changes
+            .iter()
+            .flat_map(|change| &change.writes)
+            .map(|(file, value)| (*file, value.as_str()))
+            .collect()
+    }
+
+    #[test]
+    fn nothing_asked_nothing_written() {
+        assert!(v1(&Resources::default()).is_empty());
+        assert!(v2(&Resources::default()).is_empty());
+    }
+
+    #[test]
+    fn both_layouts() {
+        let resources = Resources {
+            nano_cpus: 1_500_000_000,
+            cpu_shares: 1024,
+            memory: 64 << 20,
+            memory_swap: 96 << 20,
+            pids_limit: Some(-1),
+            cpuset_cpus: "0".into(),
+            ..Resources::default()
+        };
+        assert_eq!(
+            files(&v1(&resources)),
+            [
+                ("cpu.shares", "1024"),
+                ("cpu.cfs_period_us", "100000"),
+                ("cpu.cfs_quota_us", "150000"),
+                ("cpuset.cpus", "0"),
+                ("memory.limit_in_bytes", "67108864"),
+                ("memory.memsw.limit_in_bytes", "100663296"),
+                ("pids.max", "max"),
+            ]
+        );
+        assert_eq!(
+            files(&v2(&resources)),
+            [
+                ("cpu.weight", "39"),
+                ("cpu.max", "150000 100000"),
+                ("cpuset.cpus", "0"),
+                ("memory.max", "67108864"),
+                ("memory.swap.max", "33554432"),
+                ("pids.max", "max"),
+            ]
+        );
+    }
+}

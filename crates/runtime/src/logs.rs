@@ -1,0 +1,1 @@
+//! Reading logs in docker's json-file format.

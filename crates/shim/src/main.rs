@@ -1,0 +1,2 @@
+//! Supervises one process.
+fn main() {}
