@@ -1,0 +1,186 @@
+//! Endpoints: a pair of interfaces between a sandbox and its bridge.
+
+use std::{io, net::IpAddr, os::fd::AsFd as _};
+
+use ipnet::IpNet;
+use types::{ContainerId, Error, Result, error::ResultExt as _};
+
+use crate::{
+    Endpoint, Inner, Instance, LinkName,
+    link::{Links, Veth},
+    netlink::is_present,
+    netns::{absent, enter, write_sysctl},
+};
+
+/// What the names of our pairs' outer ends begin with.
+pub(crate) const OUTER: &str = "kv";
+
+impl Inner {
+    /// Changes the calling thread's namespace.
+    pub(crate) fn attach(&self, id: &ContainerId, endpoint: &Endpoint) -> Result<()> {
+        let during = || {
+            format!(
+                "attaching {} of container {} to {}",
+                endpoint.ifname,
+                id.short(),
+                endpoint.bridge
+            )
+        };
+        let bridge = self
+            .known_bridge(&endpoint.bridge)
+            .map_err(|error| error.context(during()))?;
+        let handle = self
+            .sandboxes
+            .handle(id)
+            .map_err(|error| error.context(during()))?;
+        let links = self.links()?;
+        let Some(port_of) = links.find(endpoint.bridge.as_str()).during(during)? else {
+            return Err(Error::not_found(format!(
+                "{}: the bridge is gone",
+                during()
+            )));
+        };
+        let outer = outer_name(self.instance, id.as_str(), &endpoint.ifname);
+        let veth = Veth {
+            host_name: &outer,
+            group: self.instance.group(),
+            bridge: port_of.index,
+            mtu: bridge.mtu.unwrap_or(port_of.mtu),
+            sandbox: handle.as_fd(),
+            sandbox_name: endpoint.ifname.as_str(),
+            mac: endpoint.mac,
+        };
+        let made = match links.add_veth(&veth) {
+            // Left over from an attempt that did not end.
+            Err(error) if is_present(&error) && links.remove(&outer).during(during)? => {
+                links.add_veth(&veth)
+            }
+            other => other,
+        };
+        made.during(during)?;
+        let work = || {
+            // A frame may go back to where it came from: a container that uses its own
+            // published port, on machines whose bridges call the IP firewall.
+            links.set_port(links.index(&outer)?, true, !bridge.icc)?;
+            enter(&handle).map_err(io::Error::other)?;
+            equip(endpoint)
+        };
+        work().during(during).inspect_err(|_| {
+            // The socket still acts on the namespace it was opened in.
+            let _ = links.remove(&outer);
+        })
+    }
+
+    pub(crate) fn detach(&self, id: &ContainerId, ifname: &LinkName) -> Result<bool> {
+        let outer = outer_name(self.instance, id.as_str(), ifname);
+        self.links()?
+            .remove(&outer)
+            .during(|| format!("detaching {ifname} of container {}", id.short()))
+    }
+
+    /// Changes the calling thread's namespace.
+    pub(crate) fn set_gateways(
+        &self,
+        id: &ContainerId,
+        ifname: &LinkName,
+        gateways: &[IpAddr],
+    ) -> Result<()> {
+        enter(self.sandboxes.handle(id)?)?;
+        let links = self.links()?;
+        let set = || {
+            let index = links.index(ifname.as_str())?;
+            gateways
+                .iter()
+                .try_for_each(|gateway| links.set_default_route(index, gateway))
+        };
+        set().during(|| format!("setting the gateways of container {}", id.short()))
+    }
+
+    /// Changes the calling thread's namespace.
+    pub(crate) fn delete_sandbox(&self, id: &str) -> Result<bool> {
+        let outside = self.links()?;
+        let links = match id.parse().and_then(|id| self.sandboxes.handle(&id)) {
+            Ok(handle) => {
+                enter(&handle)?;
+                self.links()?
+            }
+            // Nothing is mounted there (any more); remove what is left of it.
+            Err(_) => {
+                return self
+                    .sandboxes
+                    .remove(id)
+                    .during(|| format!("removing network namespace {id}"));
+            }
+        };
+        let during = || format!("removing the interfaces of network namespace {id}");
+        // The namespace would take its interfaces along, but at a time of the kernel's
+        // choosing, and never while a process still holds it.
+        drop(outside);
+        for link in links.list().during(during)? {
+            if link.kind == "veth" {
+                links.remove(&link.name).during(during)?;
+            }
+        }
+        self.sandboxes
+            .remove(id)
+            .during(|| format!("removing network namespace {id}"))
+    }
+}
+
+/// Addresses the interface within the calling thread's namespace. It is up already.
+fn equip(endpoint: &Endpoint) -> io::Result<()> {
+    let ifname = endpoint.ifname.as_str();
+    let links = Links::open()?;
+    let index = links.index(ifname)?;
+    if endpoint
+        .addresses
+        .iter()
+        .any(|address| matches!(address, IpNet::V6(_)))
+    {
+        write_sysctl(&format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0").or_else(absent)?;
+    }
+    for (name, value) in &endpoint.sysctls {
+        write_sysctl(&name.replace("IFNAME", ifname), value)?;
+    }
+    links.add_addresses(index, &endpoint.addresses)?;
+    endpoint
+        .gateways
+        .iter()
+        .try_for_each(|gateway| links.set_default_route(index, gateway))
+}
+
+/// The outer end's name: the same whenever it is asked for, so that it need not be kept.
+pub(crate) fn outer_name(instance: Instance, id: &str, ifname: &LinkName) -> String {
+    let hash = fnv([
+        instance.to_string().as_bytes(),
+        id.as_bytes(),
+        ifname.as_str().as_bytes(),
+    ]);
+    format!("{OUTER}{:013x}", hash >> 12)
+}
+
+/// FNV-1a over all parts, each ended by a zero byte.
+pub(crate) fn fnv<const N: usize>(parts: [&[u8]; N]) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    let whole = |hash, part: &&[u8]| part.iter().chain(&[0]).fold(hash, step);
+    parts.iter().fold(0xcbf2_9ce4_8422_2325, whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outer_names_fit_and_differ() {
+        let (one, two): (Instance, Instance) =
+            ("00000001".parse().unwrap(), "00000002".parse().unwrap());
+        let eth = |n: u8| format!("eth{n}").parse::<LinkName>().unwrap();
+        let names = [
+            outer_name(one, "a", &eth(0)),
+            outer_name(two, "a", &eth(0)),
+            outer_name(one, "a", &eth(1)),
+        ];
+        assert!(names.iter().all(|name| name.len() == 15), "{names:?}");
+        assert!(names[0] != names[1] && names[0] != names[2] && names[1] != names[2]);
+    }
+}
