@@ -18,7 +18,11 @@ pub struct Platform {
     #[serde(default)]
     pub os: String,
     /// Windows builds only.
-    #[serde(rename = "os.version", default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "os.version",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     pub os_version: String,
     /// Features that the operating system must have.
     #[serde(rename = "os.features", default, skip_serializing_if = "Vec::is_empty")]
@@ -31,7 +35,12 @@ pub struct Platform {
 impl Platform {
     /// `os/architecture[/variant]`, as given.
     pub fn new(os: &str, architecture: &str, variant: &str) -> Self {
-        Self { os: os.into(), architecture: architecture.into(), variant: variant.into(), ..Self::default() }
+        Self {
+            os: os.into(),
+            architecture: architecture.into(),
+            variant: variant.into(),
+            ..Self::default()
+        }
     }
 
     /// The platform of the machine that this runs on.
@@ -48,8 +57,16 @@ impl Platform {
     /// The same with aliases resolved and default variants left out, for comparing.
     pub fn normalized(&self) -> Self {
         let (architecture, implied) = canonical_architecture(&self.architecture);
-        let given = if self.variant.is_empty() { implied } else { &self.variant };
-        let given = if given.starts_with(|c: char| c.is_ascii_digit()) { format!("v{given}") } else { given.to_owned() };
+        let given = if self.variant.is_empty() {
+            implied
+        } else {
+            &self.variant
+        };
+        let given = if given.starts_with(|c: char| c.is_ascii_digit()) {
+            format!("v{given}")
+        } else {
+            given.to_owned()
+        };
         let variant = match (architecture, given.as_str()) {
             ("arm64", "v8") | ("amd64", "v1") => String::new(),
             ("arm", "") => "v7".into(),
@@ -69,7 +86,9 @@ impl Platform {
     pub fn rank(&self, offered: &Self) -> Option<usize> {
         let offered = offered.normalized();
         self.acceptable().iter().position(|one| {
-            one.os == offered.os && one.architecture == offered.architecture && one.variant == offered.variant
+            one.os == offered.os
+                && one.architecture == offered.architecture
+                && one.variant == offered.variant
         })
     }
 
@@ -77,12 +96,19 @@ impl Platform {
     fn acceptable(&self) -> Vec<Self> {
         let own = self.normalized();
         let mut list = vec![own.clone()];
-        let number = |text: &str| text.strip_prefix('v').and_then(|digits| digits.parse::<u8>().ok());
-        let mut add = |architecture: &str, variant: String| list.push(Self::new(&own.os, architecture, &variant));
+        let number = |text: &str| {
+            text.strip_prefix('v')
+                .and_then(|digits| digits.parse::<u8>().ok())
+        };
+        let mut add = |architecture: &str, variant: String| {
+            list.push(Self::new(&own.os, architecture, &variant))
+        };
         match own.architecture.as_str() {
             "amd64" => {
                 let level = number(&own.variant).unwrap_or(1).min(9);
-                (2..level).rev().for_each(|level| add("amd64", format!("v{level}")));
+                (2..level)
+                    .rev()
+                    .for_each(|level| add("amd64", format!("v{level}")));
                 if level > 1 {
                     add("amd64", String::new());
                 }
@@ -92,11 +118,15 @@ impl Platform {
                 if !own.variant.is_empty() {
                     add("arm64", String::new());
                 }
-                (5..=8).rev().for_each(|level| add("arm", format!("v{level}")));
+                (5..=8)
+                    .rev()
+                    .for_each(|level| add("arm", format!("v{level}")));
             }
             "arm" => {
                 let level = number(&own.variant).unwrap_or(7).min(9);
-                (5..level).rev().for_each(|level| add("arm", format!("v{level}")));
+                (5..level)
+                    .rev()
+                    .for_each(|level| add("arm", format!("v{level}")));
             }
             _ => {}
         }
@@ -120,7 +150,11 @@ fn canonical_architecture(text: &str) -> (&str, &'static str) {
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
-        if self.variant.is_empty() { Ok(()) } else { write!(f, "/{}", self.variant) }
+        if self.variant.is_empty() {
+            Ok(())
+        } else {
+            write!(f, "/{}", self.variant)
+        }
     }
 }
 
@@ -130,24 +164,44 @@ impl FromStr for Platform {
     /// `os/arch[/variant]`, or an operating system or architecture alone.
     fn from_str(text: &str) -> Result<Self> {
         let parts: Vec<&str> = text.split('/').collect();
-        let fits = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+        let fits = |part: &&str| {
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+        };
         if !parts.iter().all(fits) || parts.len() > 3 {
-            return Err(Error::invalid(format!("{text:?}: platform specifier must be os/architecture[/variant]")));
+            return Err(Error::invalid(format!(
+                "{text:?}: platform specifier must be os/architecture[/variant]"
+            )));
         }
         let lower: Vec<String> = parts.iter().map(|part| part.to_ascii_lowercase()).collect();
         let platform = match lower.as_slice() {
-            [one] if matches!(one.as_str(), "linux" | "windows" | "darwin" | "macos" | "freebsd") => {
-                Self { os: one.clone(), ..Self::host() }
+            [one]
+                if matches!(
+                    one.as_str(),
+                    "linux" | "windows" | "darwin" | "macos" | "freebsd"
+                ) =>
+            {
+                Self {
+                    os: one.clone(),
+                    ..Self::host()
+                }
             }
             [architecture] => Self::new("linux", architecture, ""),
             [os, architecture] => Self::new(os, architecture, ""),
             [os, architecture, variant] => Self::new(os, architecture, variant),
             _ => return Err(Error::invalid(format!("{text:?}: invalid platform"))),
         };
-        let known = ["386", "amd64", "arm", "arm64", "loong64", "mips64le", "mipsle", "mips64", "mips", "ppc64", "ppc64le", "riscv64", "s390x", "wasm"];
+        let known = [
+            "386", "amd64", "arm", "arm64", "loong64", "mips64le", "mipsle", "mips64", "mips",
+            "ppc64", "ppc64le", "riscv64", "s390x", "wasm",
+        ];
         let normal = platform.normalized();
         if parts.len() == 1 && !known.contains(&normal.architecture.as_str()) {
-            return Err(Error::invalid(format!("{text:?}: unknown operating system or architecture")));
+            return Err(Error::invalid(format!(
+                "{text:?}: unknown operating system or architecture"
+            )));
         }
         Ok(normal)
     }
@@ -185,9 +239,15 @@ mod tests {
         assert_eq!(parse("linux/amd64").rank(&parse("linux/386")), Some(1));
         assert_eq!(parse("linux/amd64").rank(&parse("linux/arm64")), None);
         assert_eq!(parse("linux/amd64").rank(&parse("windows/amd64")), None);
-        assert_eq!(parse("linux/amd64/v3").rank(&parse("linux/amd64/v2")), Some(1));
+        assert_eq!(
+            parse("linux/amd64/v3").rank(&parse("linux/amd64/v2")),
+            Some(1)
+        );
         assert_eq!(parse("linux/amd64").rank(&parse("linux/amd64/v3")), None);
-        assert!(parse("linux/arm64").rank(&parse("linux/arm/v7")) < parse("linux/arm64").rank(&parse("linux/arm/v6")));
+        assert!(
+            parse("linux/arm64").rank(&parse("linux/arm/v7"))
+                < parse("linux/arm64").rank(&parse("linux/arm/v6"))
+        );
         assert_eq!(parse("linux/arm/v6").rank(&parse("linux/arm/v7")), None);
     }
 }

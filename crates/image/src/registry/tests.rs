@@ -1,0 +1,6 @@
+//! The client against a real registry and against one that misbehaves on purpose.
+
+mod broken;
+mod fake;
+mod real;
+mod support;
