@@ -167,6 +167,9 @@ fn settings(bridge: &Bridge) -> std::io::Result<()> {
         .any(|subnet| matches!(subnet.net, IpNet::V6(_)));
     let conf = |name| format!("net/ipv6/conf/{}/{name}", bridge.name);
     write_sysctl(&conf("accept_ra"), "0").or_else(absent)?;
+    // Until its link-local address has proved unique, for a second or two, the machine asks
+    // for no neighbour on behalf of others: translated connections would hang.
+    write_sysctl(&conf("accept_dad"), "0").or_else(absent)?;
     write_sysctl(&conf("disable_ipv6"), if has_v6 { "0" } else { "1" }).or_else(absent)?;
     if has_v6 { forward_v6() } else { Ok(()) }
 }

@@ -32,12 +32,10 @@ const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
-const IFLA_AF_SPEC: u16 = 26;
 const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
-const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 const VETH_INFO_PEER: u16 = 1;
@@ -160,26 +158,19 @@ impl Links {
     }
 
     /// Makes a pair in one request: the outer end is up and a port of its bridge, the inner
-    /// end is up in the sandbox under its final name.
+    /// end is in the sandbox under its final name, down (the kernel cannot have it up yet).
     pub(crate) fn add_veth(&self, veth: &Veth<'_>) -> io::Result<()> {
-        let no_link_local = |message: Message| {
-            message.nest(IFLA_AF_SPEC, |spec| {
-                spec.nest(u16::from(AF_INET6), |inet6| {
-                    inet6.attr(IFLA_INET6_ADDR_GEN_MODE, &[1])
-                })
-            })
-        };
         let outer = Message::new(RTM_NEWLINK, ACK | CREATE | EXCLUSIVE, &ifinfo(0, 0, true))
             .string(IFLA_IFNAME, veth.host_name)
             .u32(IFLA_GROUP, veth.group)
             .u32(IFLA_MTU, veth.mtu)
             .u32(IFLA_MASTER, veth.bridge);
         let fd = veth.sandbox.as_raw_fd() as u32;
-        let message = no_link_local(outer).nest(IFLA_LINKINFO, |info| {
+        let message = outer.nest(IFLA_LINKINFO, |info| {
             info.string(IFLA_INFO_KIND, "veth")
                 .nest(IFLA_INFO_DATA, |data| {
                     data.nest(VETH_INFO_PEER, |peer| {
-                        peer.raw(&ifinfo(0, 0, true))
+                        peer.raw(&ifinfo(0, 0, false))
                             .string(IFLA_IFNAME, veth.sandbox_name)
                             .u32(IFLA_MTU, veth.mtu)
                             .attr(IFLA_ADDRESS, &veth.mac.0)
@@ -276,25 +267,24 @@ impl Links {
 
     /// Sets the default route of the gateway's family, replacing one that is there.
     pub(crate) fn set_default_route(&self, index: u32, gateway: &IpAddr) -> io::Result<()> {
-        // struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
-        let fixed = [
-            family(gateway),
-            0,
-            0,
-            0,
-            RT_TABLE_MAIN,
-            RTPROT_BOOT,
-            0,
-            RTN_UNICAST,
-            0,
-            0,
-            0,
-            0,
-        ];
-        let message = Message::new(RTM_NEWROUTE, ACK | CREATE | REPLACE, &fixed);
-        self.0.request(&[message
-            .attr(RTA_GATEWAY, &octets(gateway))
-            .u32(RTA_OIF, index)])
+        self.0.request(&[default_route(index, gateway)])
+    }
+
+    /// Sets an interface up, with addresses and default routes, in one request.
+    pub(crate) fn equip(
+        &self,
+        index: u32,
+        addresses: &[IpNet],
+        gateways: &[IpAddr],
+    ) -> io::Result<()> {
+        let mut messages = vec![Message::new(RTM_NEWLINK, ACK, &ifinfo(0, index, true))];
+        messages.extend(
+            addresses
+                .iter()
+                .map(|address| address_message(RTM_NEWADDR, index, address)),
+        );
+        messages.extend(gateways.iter().map(|gateway| default_route(index, gateway)));
+        self.0.request(&messages)
     }
 
     /// The destinations of every route of the main table but the default ones.
@@ -309,6 +299,28 @@ impl Links {
             })
             .collect())
     }
+}
+
+fn default_route(index: u32, gateway: &IpAddr) -> Message {
+    // struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
+    let fixed = [
+        family(gateway),
+        0,
+        0,
+        0,
+        RT_TABLE_MAIN,
+        RTPROT_BOOT,
+        0,
+        RTN_UNICAST,
+        0,
+        0,
+        0,
+        0,
+    ];
+    let message = Message::new(RTM_NEWROUTE, ACK | CREATE | REPLACE, &fixed);
+    message
+        .attr(RTA_GATEWAY, &octets(gateway))
+        .u32(RTA_OIF, index)
 }
 
 fn address_message(kind: u16, index: u32, address: &IpNet) -> Message {

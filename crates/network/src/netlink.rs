@@ -190,6 +190,9 @@ impl Socket {
     /// Sends `messages` in one datagram and waits until each that asks for it is
     /// acknowledged. The first refusal is the result; later messages may still have acted.
     pub(crate) fn request(&self, messages: &[Message]) -> io::Result<()> {
+        if messages.is_empty() {
+            return Ok(());
+        }
         let mut datagram = Vec::new();
         let mut waiting = 0;
         for (sequence, message) in (1..).zip(messages) {

@@ -63,7 +63,11 @@ impl Inner {
             // published port, on machines whose bridges call the IP firewall.
             links.set_port(links.index(&outer)?, true, !bridge.icc)?;
             enter(&handle).map_err(io::Error::other)?;
-            equip(endpoint)
+            equip(endpoint)?;
+            // Asking for a link makes the kernel act on its new carrier now and not within the
+            // next second: the port forwards, and the bridge sends, before anybody connects.
+            links.find(&outer)?;
+            links.find(endpoint.bridge.as_str()).map(drop)
         };
         work().during(during).inspect_err(|_| {
             // The socket still acts on the namespace it was opened in.
@@ -127,7 +131,7 @@ impl Inner {
     }
 }
 
-/// Addresses the interface within the calling thread's namespace. It is up already.
+/// Addresses the interface within the calling thread's namespace and sets it up.
 fn equip(endpoint: &Endpoint) -> io::Result<()> {
     let ifname = endpoint.ifname.as_str();
     let links = Links::open()?;
@@ -137,16 +141,15 @@ fn equip(endpoint: &Endpoint) -> io::Result<()> {
         .iter()
         .any(|address| matches!(address, IpNet::V6(_)))
     {
-        write_sysctl(&format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0").or_else(absent)?;
+        let conf = |name| format!("net/ipv6/conf/{ifname}/{name}");
+        write_sysctl(&conf("accept_dad"), "0").or_else(absent)?;
+        write_sysctl(&conf("disable_ipv6"), "0").or_else(absent)?;
     }
     for (name, value) in &endpoint.sysctls {
         write_sysctl(&name.replace("IFNAME", ifname), value)?;
     }
-    links.add_addresses(index, &endpoint.addresses)?;
-    endpoint
-        .gateways
-        .iter()
-        .try_for_each(|gateway| links.set_default_route(index, gateway))
+    links.equip(index, &endpoint.addresses, &endpoint.gateways)?;
+    links.find(ifname).map(drop)
 }
 
 /// The outer end's name: the same whenever it is asked for, so that it need not be kept.

@@ -119,9 +119,10 @@ fn make_outside(links: &Links, folder: &Path) -> PathBuf {
     inside(&path, || {
         write_sysctl("net.ipv6.conf.wan.disable_ipv6", "0")?;
         let links = Links::open()?;
-        links.add_addresses(
+        links.equip(
             links.index("wan")?,
             &[net("192.0.2.2/24"), net("2001:db8::2/64")],
+            &[],
         )
     })
     .unwrap();
@@ -226,10 +227,6 @@ impl World {
 }
 
 impl Container {
-    fn ip(&self) -> IpAddr {
-        self.endpoint.addresses[0].addr()
-    }
-
     fn target(&self, name: &str) -> Target {
         let mut target = Target {
             id: self.id.clone(),
