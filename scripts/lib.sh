@@ -1,0 +1,88 @@
+# Shared by the scripts here: clear errors, packages, the docker command. Sourced, never run.
+
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# Tools that the scripts fetch for themselves; nothing of it reaches the system's own directories.
+TOOLS=${KRAUD_TOOLS:-$REPO/target/tools}
+
+say() { printf '%s\n' "==> $*"; }
+die() { printf '%s\n' "error: $*" >&2; exit 1; }
+
+need_root() {
+    [ "$(id -u)" = 0 ] || die "$0 must run as root (it makes namespaces, mounts and cgroups): sudo $0"
+}
+
+need_cargo() {
+    # A toolchain of rustup is there but not on root's PATH in many shells.
+    command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+    command -v cargo >/dev/null || die "no cargo: install the Rust toolchain from https://rustup.rs, then call this again"
+    export PATH
+}
+
+# need_disk DIR MEGABYTES: DIR need not exist yet.
+need_disk() {
+    local dir=$1 want=$2 have
+    while [ ! -e "$dir" ]; do dir=$(dirname "$dir"); done
+    have=$(df -Pm "$dir" | awk 'NR == 2 { print $4 }')
+    [ "$have" -ge "$want" ] || die "only ${have} MB free on the file system of $dir; $want MB are needed"
+}
+
+# need_packages COMMAND=PACKAGE…: installs what is missing with one call of apt, and none when nothing is.
+need_packages() {
+    local pair missing=()
+    for pair in "$@"; do
+        case ${pair%%=*} in
+            /*) compgen -G "${pair%%=*}" >/dev/null || missing+=("${pair#*=}") ;;
+            *) command -v "${pair%%=*}" >/dev/null || [ -x "/usr/sbin/${pair%%=*}" ] || missing+=("${pair#*=}") ;;
+        esac
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null || die "missing: ${missing[*]}; this is no Debian, so please install them yourself"
+    say "installing ${missing[*]}"
+    apt_update_once
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$(apt_log)" 2>&1 </dev/null || {
+        tail -n 15 "$(apt_log)" >&2
+        die "apt-get could not install ${missing[*]}"
+    }
+}
+
+apt_log() { mkdir -p "$TOOLS"; echo "$TOOLS/apt.log"; }
+
+apt_update_once() {
+    [ -z "${APT_UPDATED:-}" ] || return 0
+    apt-get update -qq >"$(apt_log)" 2>&1 </dev/null || say "apt-get update failed; going on with the lists that are there"
+    APT_UPDATED=1
+}
+
+# unpack_package PACKAGE: its files under $TOOLS/PACKAGE, without installing it: no service is started.
+unpack_package() {
+    local package=$1 dir=$TOOLS/$1
+    [ ! -e "$dir" ] || return 0
+    rm -rf "$dir.new"; mkdir -p "$dir.new"
+    (cd "$dir.new" && { apt-get download -qq "$package" || { apt_update_once; apt-get download -qq "$package"; }; } &&
+        dpkg-deb -x "$package"_*.deb . && rm -f ./*.deb) >"$(apt_log)" 2>&1 </dev/null || return 1
+    mv "$dir.new" "$dir"
+}
+
+# A docker client on PATH. Debian 13 has one by itself (docker-cli); Debian 12 only together with dockerd
+# (docker.io), so there the client alone is taken out of the package and dockerd is neither installed nor started.
+need_docker_cli() {
+    command -v docker >/dev/null && return
+    if [ -x "$TOOLS/docker.io/usr/bin/docker" ]; then PATH=$PATH:$TOOLS/docker.io/usr/bin; return; fi
+    command -v apt-get >/dev/null || die "no docker command: install the docker CLI, then call this again"
+    apt_update_once
+    if apt-cache show docker-cli 2>/dev/null | grep -q '^Package: docker-cli$'; then
+        need_packages docker=docker-cli
+    else
+        say "taking the docker client out of Debian's docker.io package"
+        unpack_package docker.io || die "no docker command, and apt-get download docker.io failed: install the docker CLI"
+        PATH=$PATH:$TOOLS/docker.io/usr/bin
+    fi
+}
+
+# The workspace's binaries out of kraud, kra and shim that exist so far, as arguments for cargo build.
+binary_packages() {
+    local package
+    for package in kraud kra shim; do
+        [ ! -e "$REPO/crates/$package/Cargo.toml" ] || printf -- '-p %s ' "$package"
+    done
+}
