@@ -100,10 +100,7 @@ impl Client {
         source: Arc<dyn PushSource>,
         report: Report,
     ) -> Result<Vec<Pushed>> {
-        report(Progress::of(
-            "",
-            format!("The push refers to repository [{}]", repository.name()),
-        ));
+        report(headline(repository));
         let mounts = mount_sources(repository, &images);
         let work = async {
             let connection = self
@@ -124,6 +121,14 @@ impl Client {
         };
         work.await.map_err(|fault| fault.bare().into_error())
     }
+}
+
+/// The first message of a push.
+pub(crate) fn headline(repository: &Reference) -> Progress {
+    Progress::of(
+        "",
+        format!("The push refers to repository [{}]", repository.name()),
+    )
 }
 
 /// Paths of the other repositories of the same registry that layers may be mounted from.

@@ -2,5 +2,6 @@
 
 mod broken;
 mod fake;
+mod images;
 mod real;
 mod support;

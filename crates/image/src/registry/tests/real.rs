@@ -212,51 +212,60 @@ async fn put(
     }
 }
 
+/// Publishes, under `reference`, one image of `tars` (as gzip, zstd and plain) for each of two
+/// platforms; gives the digest of the index and its entries.
+pub(super) async fn publish_index(
+    reference: &Reference,
+    tars: &[Vec<u8>; 3],
+) -> (Digest, Vec<Descriptor>) {
+    let compressed = [
+        (
+            "application/vnd.oci.image.layer.v1.tar+gzip",
+            gzip(&mut tars[0].as_slice(), Vec::new()).unwrap(),
+        ),
+        (
+            "application/vnd.oci.image.layer.v1.tar+zstd",
+            zstd::encode_all(tars[1].as_slice(), 3).unwrap(),
+        ),
+        ("application/vnd.oci.image.layer.v1.tar", tars[2].clone()),
+    ];
+    let layers: Vec<(Descriptor, Bytes)> = compressed
+        .into_iter()
+        .map(|(kind, bytes)| (Descriptor::of(kind, &bytes), bytes.into()))
+        .collect();
+    let descriptors: Vec<Descriptor> = layers
+        .iter()
+        .map(|(descriptor, _)| descriptor.clone())
+        .collect();
+    let (mut blobs, mut manifests, mut entries) = (layers.clone(), Vec::new(), Vec::new());
+    for architecture in ["amd64", "s390x"] {
+        let config = config_of(tars, architecture);
+        let manifest = Manifest::for_layers(Descriptor::of("", &config), &descriptors);
+        let bytes = manifest.to_bytes().unwrap();
+        let platform = Some(Platform::new("linux", architecture, ""));
+        let entry = Descriptor {
+            platform,
+            ..Descriptor::of(&manifest.media_type, &bytes)
+        };
+        blobs.push((Descriptor::of("", &config), config));
+        manifests.push((entry.digest.to_string(), manifest.media_type, bytes));
+        entries.push(entry);
+    }
+    let index =
+        serde_json::json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries })
+            .to_string();
+    manifests.push(("x".into(), OCI_INDEX.into(), index.clone().into_bytes()));
+    put(reference, &blobs, &manifests).await;
+    (Digest::of(index.as_bytes()), entries)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn index_of_gzip_zstd_and_plain() {
     let registry = Registry::open();
     let reference: Reference = format!("{}/multi:x", registry.host).parse().unwrap();
     let tars = [content(1, 90_000), content(2, 90_000), content(3, 90_000)];
     bounded(async {
-        let compressed = [
-            (
-                "application/vnd.oci.image.layer.v1.tar+gzip",
-                gzip(&mut tars[0].as_slice(), Vec::new()).unwrap(),
-            ),
-            (
-                "application/vnd.oci.image.layer.v1.tar+zstd",
-                zstd::encode_all(tars[1].as_slice(), 3).unwrap(),
-            ),
-            ("application/vnd.oci.image.layer.v1.tar", tars[2].clone()),
-        ];
-        let layers: Vec<(Descriptor, Bytes)> = compressed
-            .into_iter()
-            .map(|(kind, bytes)| (Descriptor::of(kind, &bytes), bytes.into()))
-            .collect();
-        let descriptors: Vec<Descriptor> = layers
-            .iter()
-            .map(|(descriptor, _)| descriptor.clone())
-            .collect();
-        let (mut blobs, mut manifests, mut entries) = (layers.clone(), Vec::new(), Vec::new());
-        for architecture in ["amd64", "s390x"] {
-            let config = config_of(&tars, architecture);
-            let manifest = Manifest::for_layers(Descriptor::of("", &config), &descriptors);
-            let bytes = manifest.to_bytes().unwrap();
-            let platform = Some(Platform::new("linux", architecture, ""));
-            let entry = Descriptor {
-                platform,
-                ..Descriptor::of(&manifest.media_type, &bytes)
-            };
-            blobs.push((Descriptor::of("", &config), config));
-            manifests.push((entry.digest.to_string(), manifest.media_type, bytes));
-            entries.push(entry);
-        }
-        let index =
-            serde_json::json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries })
-                .to_string();
-        manifests.push(("x".into(), OCI_INDEX.into(), index.clone().into_bytes()));
-        put(&reference, &blobs, &manifests).await;
-
+        let (index, entries) = publish_index(&reference, &tars).await;
         for (architecture, entry) in ["amd64", "s390x"].iter().zip(&entries) {
             let (log, sink) = (Log::default(), Arc::new(Memory::default()));
             let request = crate::registry::PullRequest {
@@ -268,7 +277,7 @@ async fn index_of_gzip_zstd_and_plain() {
                 .await
                 .unwrap();
             assert_eq!(pulled[0].id, Digest::of(&config_of(&tars, architecture)));
-            assert_eq!(pulled[0].digest, Digest::of(index.as_bytes()));
+            assert_eq!(pulled[0].digest, index);
             assert_eq!(sink.layers.lock().unwrap().len(), 3);
 
             // By the digest of the manifest.
@@ -293,7 +302,7 @@ async fn index_of_gzip_zstd_and_plain() {
             .inspect(&reference, &Credentials::default())
             .await
             .unwrap();
-        assert_eq!(seen.descriptor.digest, Digest::of(index.as_bytes()));
+        assert_eq!(seen.descriptor.digest, index);
         assert_eq!(
             seen.platforms
                 .iter()

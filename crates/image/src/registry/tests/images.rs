@@ -1,0 +1,293 @@
+//! The image store against a real registry, end to end.
+
+use types::{Digest, Kind, Namespace, Reference};
+
+use super::{
+    real::publish_index,
+    support::{Log, Registry, bounded, client, request},
+};
+use crate::{
+    ImageStore, NewImage,
+    registry::{Credentials, Platform, PullRequest, PushRequest},
+};
+
+/// A store of its own, gone at the end.
+struct Node {
+    images: ImageStore,
+    ns: Namespace,
+    data: tempfile::TempDir,
+}
+
+impl Node {
+    async fn new() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let store = store::Embedded::open(&data.path().join("store.db")).unwrap();
+        let images = ImageStore::open(data.path(), std::sync::Arc::new(store))
+            .await
+            .unwrap();
+        Self {
+            images,
+            ns: "default".parse().unwrap(),
+            data,
+        }
+    }
+
+    async fn pull(&self, request: &PullRequest, log: &Log) -> Digest {
+        let pulled = self
+            .images
+            .pull(&client(), &self.ns, request, log.report())
+            .await
+            .unwrap();
+        pulled[0].id.clone()
+    }
+
+    async fn push(
+        &self,
+        reference: &Reference,
+        all_tags: bool,
+        log: &Log,
+    ) -> types::Result<Vec<Digest>> {
+        let request = PushRequest {
+            reference: reference.clone(),
+            all_tags,
+            credentials: Credentials::default(),
+        };
+        let pushed = self
+            .images
+            .push(&client(), &self.ns, &request, log.report())
+            .await?;
+        Ok(pushed
+            .into_iter()
+            .map(|one| one.descriptor.digest)
+            .collect())
+    }
+
+    /// Makes an image with one file per layer.
+    async fn make(&self, reference: &str, files: &[(&str, &str)]) -> Digest {
+        let layers = self.images.layers().clone();
+        let tars: Vec<Vec<u8>> = files
+            .iter()
+            .map(|(name, content)| tar(name, content))
+            .collect();
+        let held: Vec<_> = tars
+            .iter()
+            .map(|tar| layers.ingest(tar.as_slice(), None).unwrap())
+            .collect();
+        let new = NewImage {
+            config: String::from_utf8(super::support::config_of(&tars, "amd64").to_vec()).unwrap(),
+            references: vec![reference.parse().unwrap()],
+            ..NewImage::default()
+        };
+        let id = self
+            .images
+            .create_image(&self.ns, new)
+            .await
+            .unwrap()
+            .id
+            .clone();
+        drop(held);
+        id
+    }
+}
+
+/// A tar with one file (POSIX.1-1988 "ustar").
+fn tar(name: &str, content: &str) -> Vec<u8> {
+    let mut block = vec![0u8; 512];
+    let mut put =
+        |at: usize, text: &str| block[at..at + text.len()].copy_from_slice(text.as_bytes());
+    put(0, name);
+    put(100, "0000644");
+    put(108, "0000000");
+    put(116, "0000000");
+    put(124, &format!("{:011o}", content.len()));
+    put(136, "00000000000");
+    put(148, "        ");
+    put(156, "0");
+    put(257, "ustar");
+    put(263, "00");
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    block.extend_from_slice(content.as_bytes());
+    block.resize(block.len().next_multiple_of(512) + 1024, 0);
+    block
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pulls_an_index_and_keeps_its_digest_on_push() {
+    let registry = Registry::open();
+    let reference: Reference = format!("{}/multi:x", registry.host).parse().unwrap();
+    let tars = [tar("one", "1"), tar("two", "2"), tar("three", "3")];
+    bounded(async {
+        let (index, entries) = publish_index(&reference, &tars).await;
+        let node = Node::new().await;
+        let log = Log::default();
+        let wanted = PullRequest {
+            platform: Some(Platform::new("linux", "amd64", "")),
+            ..request(&reference.to_string())
+        };
+        let id = node.pull(&wanted, &log).await;
+
+        let image = node
+            .images
+            .resolve(&node.ns, &reference.familiar())
+            .await
+            .unwrap();
+        assert_eq!(image.id, id);
+        for (diff_id, name) in image.diff_ids().iter().zip(["one", "two", "three"]) {
+            assert!(node.images.layers().tree(diff_id).join(name).is_file());
+        }
+        let references = node.images.references(&node.ns, &id).await.unwrap();
+        assert_eq!(references.tags, [reference.clone()]);
+        assert_eq!(references.digests, [reference.with_digest(index)]);
+
+        let log = Log::default();
+        node.pull(&wanted, &log).await;
+        assert_eq!(
+            log.lines().last().unwrap(),
+            &format!("Status: Image is up to date for {reference}")
+        );
+
+        // The layers are mounted and the manifest is sent as it came, zstd and all.
+        let copy: Reference = format!("{}/copy:y", registry.host).parse().unwrap();
+        node.images
+            .tag(&node.ns, &reference.familiar(), &copy)
+            .await
+            .unwrap();
+        let log = Log::default();
+        assert_eq!(
+            node.push(&copy, false, &log).await.unwrap(),
+            [entries[0].digest.clone()]
+        );
+        assert!(log.has(&format!(
+            "{}: Mounted from multi",
+            image.diff_ids()[1].short()
+        )));
+        assert!(!log.lines().iter().any(|line| line.ends_with("Pushed")));
+        let references = node.images.references(&node.ns, &id).await.unwrap();
+        assert!(
+            references
+                .digests
+                .contains(&copy.with_digest(entries[0].digest.clone()))
+        );
+
+        // A pull of another platform finds the layers there.
+        let log = Log::default();
+        let other = PullRequest {
+            platform: Some(Platform::new("linux", "s390x", "")),
+            ..wanted
+        };
+        assert_ne!(node.pull(&other, &log).await, id);
+        assert_eq!(
+            log.lines()
+                .iter()
+                .filter(|line| line.ends_with("Already exists"))
+                .count(),
+            3
+        );
+        assert_eq!(
+            log.lines().last().unwrap(),
+            &format!("Status: Downloaded newer image for {reference}")
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn push_then_pull_gives_the_same_id() {
+    let registry = Registry::open();
+    let name = format!("{}/made:1", registry.host);
+    let reference: Reference = name.parse().unwrap();
+    bounded(async {
+        let (here, there) = (Node::new().await, Node::new().await);
+        let id = here
+            .make(&name, &[("a", "content of a"), ("b", "content of b")])
+            .await;
+        let log = Log::default();
+        let digests = here.push(&reference, false, &log).await.unwrap();
+        assert_eq!(
+            log.lines()
+                .iter()
+                .filter(|line| line.ends_with("Pushed"))
+                .count(),
+            2
+        );
+
+        let mut wanted = request(&name);
+        wanted.platform = Some(Platform::new("linux", "amd64", ""));
+        assert_eq!(there.pull(&wanted, &Log::default()).await, id);
+        let image = there.images.get(&there.ns, &id).await.unwrap();
+        let file = there.images.layers().tree(&image.diff_ids()[1]).join("b");
+        assert_eq!(std::fs::read_to_string(file).unwrap(), "content of b");
+        assert!(there.data.path().join("layers").is_dir());
+
+        // Both now know what the registry has.
+        for node in [&here, &there] {
+            let log = Log::default();
+            assert_eq!(node.push(&reference, false, &log).await.unwrap(), digests);
+            assert_eq!(
+                log.lines()
+                    .iter()
+                    .filter(|line| line.ends_with("Layer already exists"))
+                    .count(),
+                2
+            );
+        }
+
+        // By digest: no tag comes of it.
+        let third = Node::new().await;
+        let pinned = PullRequest {
+            reference: reference.with_digest(digests[0].clone()),
+            ..wanted
+        };
+        third.pull(&pinned, &Log::default()).await;
+        let references = third.images.references(&third.ns, &id).await.unwrap();
+        assert_eq!(
+            (references.tags.len(), references.digests),
+            (0, vec![pinned.reference.clone()])
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_all_tags_or_says_what_is_missing() {
+    let registry = Registry::open();
+    let repository: Reference = format!("{}/many", registry.host).parse().unwrap();
+    bounded(async {
+        let node = Node::new().await;
+        let log = Log::default();
+        let error = node.push(&repository, false, &log).await.unwrap_err();
+        assert_eq!(
+            error.message,
+            format!("An image does not exist locally with the tag: {repository}")
+        );
+        assert_eq!(
+            log.lines(),
+            [format!("The push refers to repository [{repository}]")]
+        );
+
+        node.make(&format!("{repository}:1"), &[("a", "1")]).await;
+        node.make(&format!("{repository}:2"), &[("a", "2")]).await;
+        let error = node.push(&repository, false, &log).await.unwrap_err();
+        assert_eq!(
+            (error.kind, error.message),
+            (
+                Kind::NotFound,
+                format!("tag does not exist: {repository}:latest")
+            )
+        );
+        assert_eq!(node.push(&repository, true, &log).await.unwrap().len(), 2);
+        let all = PullRequest {
+            all_tags: true,
+            ..request(&repository.to_string())
+        };
+        let other = Node::new().await;
+        let pulled = other
+            .images
+            .pull(&client(), &other.ns, &all, log.report())
+            .await
+            .unwrap();
+        assert_eq!(pulled.len(), 2);
+    })
+    .await;
+}
