@@ -10,6 +10,7 @@
 //! container, and what the agent finds on disk is rebuilt or removed by [`NodeAgent::adopt`].
 
 pub mod io;
+pub mod local;
 pub mod plan;
 
 use std::collections::BTreeMap;
@@ -214,23 +215,28 @@ pub trait NodeAgent: Send + Sync + 'static {
     async fn exec(&self, id: &ContainerId, exec: &ExecId, plan: &ExecPlan, attach: Option<AttachTo>) -> Result<(i32, Option<Attached>), StartError>;
     /// Sets the size of an exec session's terminal.
     async fn exec_resize(&self, id: &ContainerId, exec: &ExecId, height: u16, width: u16) -> Result<()>;
+    /// How an exec session ended; `None` while it runs. Asked when the session's stream has
+    /// ended, which a client may see before the event.
+    async fn exec_exit(&self, id: &ContainerId, exec: &ExecId) -> Result<Option<Exit>>;
     /// Kills an exec session's process.
     async fn exec_kill(&self, id: &ContainerId, exec: &ExecId) -> Result<()>;
 
     /// Bytes of the writable layer.
     async fn size_rw(&self, id: &ContainerId) -> Result<u64>;
-    /// What differs from the image.
-    async fn changes(&self, id: &ContainerId) -> Result<Vec<RootChange>>;
+    /// What differs from the image whose layers are `lower`, lowest first.
+    async fn changes(&self, id: &ContainerId, lower: &[Digest]) -> Result<Vec<RootChange>>;
     /// The whole root file system as a tar.
-    async fn export(&self, id: &ContainerId) -> Result<Reader>;
-    /// Facts of a path inside.
-    async fn archive_stat(&self, id: &ContainerId, path: &str) -> Result<PathStat>;
+    async fn export(&self, plan: &Plan) -> Result<Reader>;
+    /// Facts of a path inside, whether the container runs or not.
+    async fn archive_stat(&self, plan: &Plan, path: &str) -> Result<PathStat>;
     /// A path inside as a tar.
-    async fn archive_get(&self, id: &ContainerId, path: &str) -> Result<(PathStat, Reader)>;
+    async fn archive_get(&self, plan: &Plan, path: &str) -> Result<(PathStat, Reader)>;
     /// Unpacks a tar into a directory inside.
-    async fn archive_put(&self, id: &ContainerId, path: &str, tar: Reader, no_overwrite_dir_non_dir: bool, copy_owner: bool) -> Result<()>;
-    /// Makes a layer from the writable layer.
+    async fn archive_put(&self, plan: &Plan, path: &str, tar: Reader, no_overwrite_dir_non_dir: bool, copy_owner: bool) -> Result<()>;
+    /// Makes a layer from the writable layer; held until [`NodeAgent::layer_release`].
     async fn commit_layer(&self, id: &ContainerId) -> Result<CommittedLayer>;
+    /// An image that refers to a committed layer is recorded, or never will be.
+    async fn layer_release(&self, diff_id: &Digest) -> Result<()>;
 
     /// Makes a volume's directory; returns its path. Idempotent.
     async fn volume_create(&self, name: &VolumeName) -> Result<std::path::PathBuf>;

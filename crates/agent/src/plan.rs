@@ -62,6 +62,8 @@ pub enum SandboxPlan {
 /// One connection to a bridge.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EndpointPlan {
+    /// The endpoint's own id, 64 hexadecimal digits.
+    pub id: String,
     /// The network's name.
     pub name: String,
     pub network: Bridge,

@@ -153,13 +153,14 @@ impl Engine {
     /// Told by the agent.
     pub(crate) fn exec_exited(&self, container: &ContainerId, exec: &ExecId, exit: &Exit) {
         let Some(session) = self.execs.lock().get(exec).cloned() else { return };
-        session.phase.send_modify(|phase| {
-            let pid = match *phase {
-                Phase::Running { pid } | Phase::Ended { pid, .. } => pid,
-                Phase::Created => 0,
-            };
+        let is_news = session.phase.send_if_modified(|phase| {
+            let Phase::Running { pid } = *phase else { return false };
             *phase = Phase::Ended { code: exit.code.into(), pid };
+            true
         });
+        if !is_news {
+            return;
+        }
         if let Some(container) = self.containers.get(container) {
             let facts = [("execID", exec.to_string()), ("exitCode", exit.code.to_string())];
             self.container_event(&container, "exec_die", &facts);
@@ -180,8 +181,14 @@ impl Engine {
     }
 
     /// A session as it is now.
-    pub fn exec_inspect(&self, scope: &Scope, id: &str) -> Result<ExecView> {
-        let (exec, session, _) = self.session(scope, id)?;
+    pub async fn exec_inspect(&self, scope: &Scope, id: &str) -> Result<ExecView> {
+        let (exec, session, container) = self.session(scope, id)?;
+        // A client that has just seen the end of the output asks for the exit code; the
+        // agent's own word is newer than its event.
+        let running = matches!(*session.phase.borrow(), Phase::Running { .. });
+        if running && let Ok(Some(exit)) = self.agent.exec_exit(&container.id, &exec).await {
+            self.exec_exited(&container.id, &exec, &exit);
+        }
         let mut words = session.request.cmd.clone().unwrap_or_default().into_iter();
         let phase = *session.phase.borrow();
         Ok(ExecView {

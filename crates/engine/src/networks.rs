@@ -213,7 +213,7 @@ fn parse_subnet(record: &SubnetRecord) -> Result<Subnet> {
 fn shown(record: &NetworkRecord, wanted: &EndpointSettings, plan: &EndpointPlan) -> EndpointSettings {
     let mut settings = EndpointSettings {
         network_id: record.id.to_string(),
-        endpoint_id: types::id::random_hex(),
+        endpoint_id: plan.id.clone(),
         mac_address: plan.mac.to_string(),
         ..wanted.clone()
     };
@@ -273,6 +273,7 @@ impl Engine {
             None => Mac([2, 0x42, 0, 0, 0, 1]),
         });
         let plan = EndpointPlan {
+            id: types::id::random_hex(),
             name: network.name.clone(),
             network: bridge(&network)?,
             addresses,

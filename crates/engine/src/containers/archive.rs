@@ -9,13 +9,13 @@ impl Engine {
     /// Facts of a path inside a container.
     pub async fn container_archive_stat(&self, scope: &Scope, name: &str, path: &str) -> Result<PathStat> {
         let container = self.container(scope, name)?;
-        self.agent.archive_stat(&container.id, path).await.map_err(|error| absent(error, name, path))
+        self.agent.archive_stat(&self.plan(&container.record())?, path).await.map_err(|error| absent(error, name, path))
     }
 
     /// A path inside a container as a tar.
     pub async fn container_archive_get(&self, scope: &Scope, name: &str, path: &str) -> Result<(PathStat, Reader)> {
         let container = self.container(scope, name)?;
-        let archive = self.agent.archive_get(&container.id, path).await.map_err(|error| absent(error, name, path))?;
+        let archive = self.agent.archive_get(&self.plan(&container.record())?, path).await.map_err(|error| absent(error, name, path))?;
         self.container_event(&container, "archive-path", &[]);
         Ok(archive)
     }
@@ -32,7 +32,7 @@ impl Engine {
     ) -> Result<()> {
         let container = self.container(scope, name)?;
         self.agent
-            .archive_put(&container.id, path, tar, no_overwrite_dir_non_dir, copy_owner)
+            .archive_put(&self.plan(&container.record())?, path, tar, no_overwrite_dir_non_dir, copy_owner)
             .await
             .map_err(|error| absent(error, name, path))?;
         self.container_event(&container, "extract-to-dir", &[]);
@@ -42,7 +42,7 @@ impl Engine {
     /// A container's root file system as a tar.
     pub async fn container_export(&self, scope: &Scope, name: &str) -> Result<Reader> {
         let container = self.container(scope, name)?;
-        let tar = self.agent.export(&container.id).await?;
+        let tar = self.agent.export(&self.plan(&container.record())?).await?;
         self.container_event(&container, "export", &[]);
         Ok(tar)
     }
@@ -50,7 +50,7 @@ impl Engine {
     /// What a container changed of its image.
     pub async fn container_changes(&self, scope: &Scope, name: &str) -> Result<Vec<Change>> {
         let container = self.container(scope, name)?;
-        let changes = self.agent.changes(&container.id).await?;
+        let changes = self.agent.changes(&container.id, &container.record().layers).await?;
         Ok(changes.into_iter().map(|change| Change { path: change.path, kind: change.kind }).collect())
     }
 }

@@ -35,7 +35,7 @@ impl Engine {
         image.config = Some(config.clone());
         image.container_config = Some(record.config.clone());
         image.docker_version = env!("CARGO_PKG_VERSION").into();
-        image.rootfs.diff_ids.push(layer.diff_id);
+        image.rootfs.diff_ids.push(layer.diff_id.clone());
         image.history.push(HistoryEntry {
             created: Some(created),
             author: request.author,
@@ -49,7 +49,9 @@ impl Engine {
             references: reference.iter().cloned().collect(),
             source: None,
         };
-        let made = self.images.create_image(&container.namespace, new).await?;
+        let made = self.images.create_image(&container.namespace, new).await;
+        self.agent.layer_release(&layer.diff_id).await?;
+        let made = made?;
         let name = reference.map_or_else(String::new, |reference| reference.familiar());
         self.container_event(
             &container,

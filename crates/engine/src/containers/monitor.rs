@@ -54,6 +54,7 @@ impl Engine {
             let Some(container) = self.containers.get(&id) else { continue };
             self.take_up(&container, observed);
         }
+        self.agent.volumes_retain(&self.volume_names()).await?;
         self.networks.after_recovery(self);
         if let Some(events) = self.agent.events() {
             tokio::spawn(self.clone().follow(events));

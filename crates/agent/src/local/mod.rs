@@ -1,0 +1,334 @@
+//! The agent of the machine it runs on.
+//!
+//! ```text
+//! <data>/containers/<id>/   upper, work, merged (overlay), hosts, hostname, resolv.conf,
+//!                           log/ (json-file), state/ (exit.json)
+//! <data>/volumes/<name>/    _data
+//! <run>/plans/<id>.json     how a running container was started
+//! <run>/shm/<id>            /dev/shm of a container that shares it
+//! ```
+
+mod adopt;
+mod archive;
+mod exec;
+mod files;
+mod info;
+mod logs;
+mod mounts;
+mod root;
+mod start;
+mod streams;
+mod top;
+mod volumes;
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use image::LayerStore;
+use network::{Bridge, Networks};
+use runtime::Runtime;
+use tokio::sync::mpsc;
+use types::{
+    ContainerId, ExecId, Result, VolumeName,
+    container::Resources,
+    error::ResultExt as _,
+    stats::{InterfaceStats, Stats},
+};
+
+use crate::{
+    AgentEvent, AttachTo, Attached, CommittedLayer, ExecPlan, LogQuery, LogStream, NodeAgent, NodeInfo, Observed,
+    PathStat, Plan, Reader, RootChange, StartError, Started, plan::Paths,
+};
+
+/// What a [`LocalAgent`] works with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Durable, for this instance only.
+    pub data_dir: PathBuf,
+    /// On a file system that a reboot empties, for this instance only.
+    pub run_dir: PathBuf,
+    pub runtime: Runtime,
+    pub networks: Networks,
+    pub layers: Arc<LayerStore>,
+}
+
+/// The agent of this machine. Cheap to clone.
+#[derive(Clone)]
+pub struct LocalAgent(Arc<Inner>);
+
+/// A container that was started and not released.
+struct Live {
+    plan: Arc<Plan>,
+    /// 0 until the start is complete.
+    pid: i32,
+}
+
+/// What all clones share.
+pub struct Inner {
+    data_dir: PathBuf,
+    run_dir: PathBuf,
+    runtime: Runtime,
+    networks: Networks,
+    layers: Arc<LayerStore>,
+    /// Plans of the containers that have been started and not released.
+    live: Mutex<HashMap<ContainerId, Live>>,
+    /// Layers made by a commit whose image is not recorded yet.
+    committed: Mutex<HashMap<types::Digest, image::LayerGuard>>,
+    events: mpsc::UnboundedSender<AgentEvent>,
+    receiver: Mutex<Option<mpsc::UnboundedReceiver<AgentEvent>>>,
+    facts: info::Facts,
+}
+
+impl std::ops::Deref for LocalAgent {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl LocalAgent {
+    /// Makes the directories it works in.
+    pub fn open(settings: Settings) -> Result<Self> {
+        let Settings { data_dir, run_dir, runtime, networks, layers } = settings;
+        for dir in [data_dir.join("containers"), data_dir.join("volumes"), run_dir.join("plans"), run_dir.join("shm")] {
+            std::fs::create_dir_all(&dir).during(|| format!("creating {}", dir.display()))?;
+        }
+        let (events, receiver) = mpsc::unbounded_channel();
+        let facts = info::Facts::gather(&data_dir, &runtime);
+        Ok(Self(Arc::new(Inner {
+            data_dir,
+            run_dir,
+            runtime,
+            networks,
+            layers,
+            live: Mutex::default(),
+            committed: Mutex::default(),
+            events,
+            receiver: Mutex::new(Some(receiver)),
+            facts,
+        })))
+    }
+
+    fn container_dir(&self, id: &ContainerId) -> PathBuf {
+        self.data_dir.join("containers").join(id.as_str())
+    }
+    fn state_dir(&self, id: &ContainerId) -> PathBuf {
+        self.container_dir(id).join("state")
+    }
+    fn shm_dir(&self, id: &ContainerId) -> PathBuf {
+        self.run_dir.join("shm").join(id.as_str())
+    }
+    fn volume_dir(&self, name: &VolumeName) -> PathBuf {
+        self.data_dir.join("volumes").join(name.as_str())
+    }
+    fn layer_path(&self) -> PathBuf {
+        self.data_dir.join("layers")
+    }
+
+    fn lives(&self) -> std::sync::MutexGuard<'_, HashMap<ContainerId, Live>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// How a started container was planned.
+    fn live(&self, id: &ContainerId) -> Option<Arc<Plan>> {
+        self.lives().get(id).map(|live| live.plan.clone())
+    }
+    /// The first process of a running container.
+    fn pid(&self, id: &ContainerId) -> Option<i32> {
+        self.lives().get(id).map(|live| live.pid).filter(|pid| *pid > 0)
+    }
+
+    /// Tells of the end of a container's first process, once it has come.
+    fn watch(&self, id: ContainerId) {
+        let agent = self.clone();
+        tokio::spawn(async move {
+            let exit = match agent.runtime.wait(&id).await {
+                Ok(exit) => crate::Exit { code: exit.code, oom_killed: exit.oom, at: at(exit.finished_at) },
+                Err(error) => {
+                    tracing::error!(%id, %error, "waiting for a container's end failed; it counts as ended");
+                    crate::Exit { code: 255, oom_killed: false, at: types::Time::now() }
+                }
+            };
+            let _ = agent.events.send(AgentEvent::Exited { id, exit });
+        });
+    }
+}
+
+fn at(time: types::Time) -> types::Time {
+    if time.is_zero() { types::Time::now() } else { time }
+}
+
+/// Runs blocking work off the async threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.during(|| "running blocking work")?
+}
+
+#[async_trait::async_trait]
+impl NodeAgent for LocalAgent {
+    async fn info(&self) -> Result<NodeInfo> {
+        Ok(self.facts.now())
+    }
+    async fn create(&self, plan: &Plan) -> Result<()> {
+        self.prepare(plan).await
+    }
+    async fn start(&self, plan: &Plan, hold_for_attach: bool) -> Result<Started, StartError> {
+        self.start_container(plan, hold_for_attach).await
+    }
+    async fn adopt(&self, plans: &[Plan]) -> Result<Vec<(ContainerId, Observed)>> {
+        self.adopt_all(plans).await
+    }
+    async fn release(&self, id: &ContainerId) -> Result<()> {
+        self.release_container(id).await
+    }
+    async fn destroy(&self, id: &ContainerId) -> Result<()> {
+        self.release_container(id).await?;
+        let dir = self.container_dir(id);
+        blocking(move || remove_tree(&dir)).await
+    }
+    async fn signal(&self, id: &ContainerId, signal: i32) -> Result<()> {
+        match self.runtime.kill(id, signal, false).await {
+            Err(runtime::Error::NotRunning(_)) => Err(types::Error::not_found(format!("container {id} has no process"))),
+            other => Ok(other?),
+        }
+    }
+    async fn set_paused(&self, id: &ContainerId, paused: bool) -> Result<()> {
+        Ok(if paused { self.runtime.pause(id).await? } else { self.runtime.unpause(id).await? })
+    }
+    async fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
+        Ok(self.runtime.update(id, resources).await?)
+    }
+    async fn attach(&self, id: &ContainerId, to: AttachTo) -> Result<Attached> {
+        self.attach_container(id, to).await
+    }
+    async fn resize(&self, id: &ContainerId, height: u16, width: u16) -> Result<()> {
+        Ok(self.runtime.resize(id, width, height).await?)
+    }
+    async fn logs(&self, id: &ContainerId, query: LogQuery) -> Result<LogStream> {
+        self.read_logs(id, query).await
+    }
+    async fn top(&self, id: &ContainerId, arguments: &str) -> Result<(Vec<String>, Vec<Vec<String>>)> {
+        self.ps(id, arguments).await
+    }
+    async fn stats(&self, id: &ContainerId) -> Result<(Stats, Vec<InterfaceStats>)> {
+        let stats = self.runtime.stats(id).await?;
+        // A container without a network of its own has nothing to count.
+        let own = self.live(id).is_some_and(|plan| matches!(plan.network, crate::SandboxPlan::Own { .. }));
+        let networks = if own { self.runtime.interface_stats(id).await.unwrap_or_default() } else { Vec::new() };
+        Ok((stats, networks.into_iter().filter(|one| one.name != "lo").collect()))
+    }
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        exec: &ExecId,
+        plan: &ExecPlan,
+        attach: Option<AttachTo>,
+    ) -> Result<(i32, Option<Attached>), StartError> {
+        self.exec_container(id, exec, plan, attach).await
+    }
+    async fn exec_exit(&self, id: &ContainerId, exec: &ExecId) -> Result<Option<crate::Exit>> {
+        self.exec_ended(id, exec).await
+    }
+    async fn exec_resize(&self, id: &ContainerId, exec: &ExecId, height: u16, width: u16) -> Result<()> {
+        Ok(self.runtime.exec_resize(id, exec, width, height).await?)
+    }
+    async fn exec_kill(&self, id: &ContainerId, exec: &ExecId) -> Result<()> {
+        Ok(self.runtime.exec_kill(id, exec, 9).await?)
+    }
+    async fn size_rw(&self, id: &ContainerId) -> Result<u64> {
+        let (layers, upper) = (self.layers.clone(), self.paths(id).upper);
+        blocking(move || layers.upper_size(&upper)).await
+    }
+    async fn changes(&self, id: &ContainerId, lower: &[types::Digest]) -> Result<Vec<RootChange>> {
+        let (layers, lower, upper) = (self.layers.clone(), lower.to_vec(), self.paths(id).upper);
+        let changes = blocking(move || layers.changes(&lower, &upper)).await?;
+        Ok(changes.into_iter().map(|change| RootChange { path: change.path, kind: change.kind as u8 }).collect())
+    }
+    async fn export(&self, plan: &Plan) -> Result<Reader> {
+        self.export_root(plan).await
+    }
+    async fn archive_stat(&self, plan: &Plan, path: &str) -> Result<PathStat> {
+        self.stat_path(plan, path).await
+    }
+    async fn archive_get(&self, plan: &Plan, path: &str) -> Result<(PathStat, Reader)> {
+        self.get_archive(plan, path).await
+    }
+    async fn archive_put(
+        &self,
+        plan: &Plan,
+        path: &str,
+        tar: Reader,
+        no_overwrite_dir_non_dir: bool,
+        copy_owner: bool,
+    ) -> Result<()> {
+        self.put_archive(plan, path, tar, no_overwrite_dir_non_dir, copy_owner).await
+    }
+    async fn commit_layer(&self, id: &ContainerId) -> Result<CommittedLayer> {
+        let (layers, upper) = (self.layers.clone(), self.paths(id).upper);
+        let made = blocking(move || layers.commit_layer(&upper)).await?;
+        let layer = CommittedLayer { diff_id: made.meta.diff_id.clone(), size: made.meta.size };
+        self.committed.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.diff_id.clone(), made.guard);
+        Ok(layer)
+    }
+    async fn layer_release(&self, diff_id: &types::Digest) -> Result<()> {
+        self.committed.lock().unwrap_or_else(PoisonError::into_inner).remove(diff_id);
+        Ok(())
+    }
+    async fn volume_create(&self, name: &VolumeName) -> Result<PathBuf> {
+        self.make_volume(name).await
+    }
+    async fn volume_remove(&self, name: &VolumeName) -> Result<()> {
+        let dir = self.volume_dir(name);
+        blocking(move || remove_tree(&dir)).await
+    }
+    async fn volume_size(&self, name: &VolumeName) -> Result<u64> {
+        let dir = self.volume_path(name);
+        blocking(move || volumes::size(&dir)).await
+    }
+    async fn volumes_retain(&self, known: &[VolumeName]) -> Result<()> {
+        self.retain_volumes(known).await
+    }
+    async fn network_ensure(&self, network: &Bridge) -> Result<()> {
+        self.networks.ensure_bridge(network).await.map(drop)
+    }
+    async fn network_remove(&self, network: &Bridge) -> Result<()> {
+        self.networks.remove_bridge(&network.name).await.map(drop)
+    }
+    async fn network_occupied(&self) -> Result<Vec<ipnet::IpNet>> {
+        self.networks.used_networks().await
+    }
+    async fn path_exists(&self, path: &Path) -> Result<bool> {
+        let path = path.to_owned();
+        blocking(move || Ok(path.exists())).await
+    }
+    fn paths(&self, id: &ContainerId) -> Paths {
+        let dir = self.container_dir(id);
+        Paths {
+            log: dir.join("log").join(format!("{id}-json.log")),
+            resolv_conf: dir.join("resolv.conf"),
+            hosts: dir.join("hosts"),
+            hostname: dir.join("hostname"),
+            upper: dir.join("upper"),
+            work: dir.join("work"),
+            merged: dir.join("merged"),
+            layers: self.layer_path(),
+        }
+    }
+    fn volume_path(&self, name: &VolumeName) -> PathBuf {
+        self.volume_dir(name).join("_data")
+    }
+    fn events(&self) -> Option<mpsc::UnboundedReceiver<AgentEvent>> {
+        self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Removes a directory with all it holds; it need not exist.
+fn remove_tree(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(types::Error::wrap(format_args!("removing {}", dir.display()), error))
+        }
+        _ => Ok(()),
+    }
+}

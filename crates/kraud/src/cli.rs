@@ -1,0 +1,100 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// kraud: a storage-first container cloud on one machine or many.
+///
+/// It speaks the Docker Engine API, so that docker, docker compose and their SDKs are its
+/// clients: point them at its socket and work as usual.
+#[derive(Debug, Parser)]
+#[command(name = "kraud", version, max_term_width = 100, arg_required_else_help = true, after_long_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+EXAMPLES
+  Check that this machine has what it needs:
+      kraud doctor
+  Run in the foreground and use it:
+      kraud serve &
+      docker -H unix:///run/kraud/kraud.sock run --rm busybox echo hello
+  Make it docker's default for this shell:
+      export DOCKER_HOST=unix:///run/kraud/kraud.sock
+  A second one beside the first, sharing nothing with it:
+      kraud serve --data-dir /srv/two --socket /run/two.sock
+  Stop the daemon and its containers:
+      kraud stop --containers
+
+FILES
+  /var/lib/kraud          data: images, containers, volumes, records
+  /run/kraud/kraud.sock   the API's socket, for root and the group kraud
+  /etc/kraud/kraud.toml   configuration, read when it exists
+
+SIGNALS
+  SIGTERM, SIGINT   stop cleanly; containers keep running and are found again at the next start";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the daemon in the foreground
+    #[command(after_help = "Examples:\n  kraud serve\n  kraud serve --data-dir /srv/kraud --socket /run/kraud2.sock --log debug")]
+    Serve(Serve),
+    /// Stop a running daemon, and its containers if asked
+    #[command(after_help = "Examples:\n  kraud stop\n  kraud stop --containers --data-dir /srv/kraud")]
+    Stop(Stop),
+    /// Check the kernel, control groups, tools, disk and rights, and say what is missing
+    #[command(after_help = "Examples:\n  kraud doctor\n  kraud doctor -o json")]
+    Doctor(Doctor),
+}
+
+/// Where an instance is.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Place {
+    /// Directory for all durable data [default: /var/lib/kraud]
+    #[arg(long, value_name = "DIR", env = "KRAUD_DATA_DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Socket of the API [default: /run/kraud/kraud.sock]
+    #[arg(long, value_name = "PATH", env = "KRAUD_SOCKET")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Configuration file [default: /etc/kraud/kraud.toml, if it exists]
+    #[arg(long, value_name = "FILE", env = "KRAUD_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Log level, or a filter such as `info,engine=debug`; RUST_LOG goes before it [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stop {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Stop the containers too, each with its own stop signal and time
+    #[arg(long)]
+    pub(crate) containers: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// How to print the findings
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}

@@ -1,0 +1,118 @@
+//! The configuration: defaults, then the file, then the command line.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+
+use crate::cli::Place;
+
+const DEFAULT_FILE: &str = "/etc/kraud/kraud.toml";
+
+/// What the file may say. Unknown names are refused: a typo must not go unnoticed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct File {
+    data_dir: Option<PathBuf>,
+    socket: Option<PathBuf>,
+    /// Group whose members may use the socket.
+    group: Option<String>,
+    log: Option<String>,
+    default_runtime: Option<String>,
+    /// Name to path.
+    runtimes: BTreeMap<String, PathBuf>,
+    /// Path of the init for `--init`.
+    init: Option<PathBuf>,
+    /// Subnet of the default bridge.
+    bridge_subnet: Option<String>,
+    /// Default log options, such as `max-size`.
+    log_opts: BTreeMap<String, String>,
+}
+
+/// All settings, complete.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) group: String,
+    pub(crate) log: String,
+    pub(crate) default_runtime: String,
+    pub(crate) runtimes: BTreeMap<String, PathBuf>,
+    pub(crate) init: Option<PathBuf>,
+    pub(crate) bridge_subnet: String,
+    pub(crate) log_options: BTreeMap<String, String>,
+}
+
+/// Where OCI runtimes are looked for besides PATH.
+const RUNTIME_DIRS: [&str; 5] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/bin"];
+
+/// The first of `names` that is an executable file.
+pub(crate) fn find_program(names: &[&str]) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs: Vec<PathBuf> = std::env::split_paths(&path).chain(RUNTIME_DIRS.iter().map(PathBuf::from)).collect();
+    let is_executable = |path: &PathBuf| {
+        use std::os::unix::fs::PermissionsExt as _;
+        path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    names.iter().find_map(|name| dirs.iter().map(|dir| dir.join(name)).find(is_executable))
+}
+
+impl Config {
+    /// Reads the file and lays the command line over it.
+    pub(crate) fn load(place: &Place, log: Option<&str>) -> anyhow::Result<Self> {
+        let file = match &place.config {
+            Some(path) => read(path)?,
+            None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
+            None => File::default(),
+        };
+        let mut runtimes: BTreeMap<String, PathBuf> =
+            ["crun", "runc", "youki", "runsc", "kata-runtime", "krun"]
+                .into_iter()
+                .filter_map(|name| Some((name.to_owned(), find_program(&[name])?)))
+                .collect();
+        runtimes.extend(file.runtimes);
+        let default_runtime = file.default_runtime.unwrap_or_else(|| "crun".into());
+        let absolute = |path: PathBuf| std::path::absolute(&path).with_context(|| format!("making {} absolute", path.display()));
+        Ok(Self {
+            data_dir: absolute(place.data_dir.clone().or(file.data_dir).unwrap_or_else(|| "/var/lib/kraud".into()))?,
+            socket: absolute(place.socket.clone().or(file.socket).unwrap_or_else(|| "/run/kraud/kraud.sock".into()))?,
+            group: file.group.unwrap_or_else(|| "kraud".into()),
+            log: log.map(str::to_owned).or(file.log).unwrap_or_else(|| "info".into()),
+            default_runtime,
+            runtimes,
+            init: file.init.or_else(|| find_program(&["docker-init", "tini-static", "tini", "catatonit"])),
+            bridge_subnet: file.bridge_subnet.unwrap_or_default(),
+            log_options: file.log_opts,
+        })
+    }
+
+    /// Fails unless containers can be run at all.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        if !self.runtimes.contains_key(&self.default_runtime) {
+            bail!(
+                "the OCI runtime {:?} is not installed (apt-get install {0}), or name another: default-runtime in the configuration",
+                self.default_runtime
+            );
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<File> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading the configuration {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("in the configuration {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typos_are_refused() {
+        assert!(toml::from_str::<File>("data-dir = \"/x\"\n[runtimes]\nrunc = \"/usr/bin/runc\"").is_ok());
+        assert!(toml::from_str::<File>("datadir = \"/x\"").is_err());
+    }
+}

@@ -1,0 +1,30 @@
+//! The daemon's binary: configuration, wiring of concrete drivers, subcommands.
+
+mod cli;
+mod client;
+mod config;
+mod doctor;
+mod instance;
+mod notify;
+mod serve;
+mod stop;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let result = match cli.command {
+        cli::Command::Serve(options) => serve::run(&options),
+        cli::Command::Stop(options) => stop::run(&options),
+        cli::Command::Doctor(options) => doctor::run(&options),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("kraud: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
