@@ -257,8 +257,8 @@ type Whole = io::Chain<io::Cursor<Vec<u8>>, BlobReader>;
 /// follow the compressed stream, had the right digest.
 pub(crate) enum TarReader {
     Plain(Whole),
-    Gzip(flate2::bufread::MultiGzDecoder<io::BufReader<Whole>>),
-    Zstd(zstd::stream::read::Decoder<'static, io::BufReader<Whole>>),
+    Gzip(Box<flate2::bufread::MultiGzDecoder<io::BufReader<Whole>>>),
+    Zstd(Box<zstd::stream::read::Decoder<'static, io::BufReader<Whole>>>),
 }
 
 impl TarReader {
@@ -270,17 +270,21 @@ impl TarReader {
         let magic = head.clone();
         let whole = Read::chain(io::Cursor::new(head), blob);
         let buffered = |whole| io::BufReader::with_capacity(64 << 10, whole);
-        Ok(match magic.as_slice() {
-            [0x1f, 0x8b, ..] => Self::Gzip(flate2::bufread::MultiGzDecoder::new(buffered(whole))),
-            [0x28, 0xb5, 0x2f, 0xfd] => {
-                Self::Zstd(zstd::stream::read::Decoder::with_buffer(buffered(whole))?)
-            }
+        let gzip = |whole| {
+            let decoder = flate2::bufread::MultiGzDecoder::new(buffered(whole));
+            Self::Gzip(Box::new(decoder))
+        };
+        let zstd = |whole| -> io::Result<Self> {
+            let decoder = zstd::stream::read::Decoder::with_buffer(buffered(whole))?;
+            Ok(Self::Zstd(Box::new(decoder)))
+        };
+        match magic.as_slice() {
+            [0x1f, 0x8b, ..] => Ok(gzip(whole)),
+            [0x28, 0xb5, 0x2f, 0xfd] => zstd(whole),
             // A skippable frame (RFC 8878, 3.1.2), which only zstd archives start with.
-            [first, 0x2a, 0x4d, 0x18] if first & 0xf0 == 0x50 => {
-                Self::Zstd(zstd::stream::read::Decoder::with_buffer(buffered(whole))?)
-            }
-            _ => Self::Plain(whole),
-        })
+            [first, 0x2a, 0x4d, 0x18] if first & 0xf0 == 0x50 => zstd(whole),
+            _ => Ok(Self::Plain(whole)),
+        }
     }
 
     fn blob(&mut self) -> &mut dyn Read {

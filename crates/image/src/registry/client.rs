@@ -9,7 +9,8 @@ use reqwest::{
     Method, Url,
     header::{AUTHORIZATION, HeaderMap},
 };
-use types::{Error, Reference, Result};
+use tokio::sync::OnceCell;
+use types::{Error, Reference, Result, error::ResultExt as _};
 
 use super::{
     auth::{Authorizer, Credentials},
@@ -40,9 +41,51 @@ pub struct Client {
 
 struct Inner {
     options: Options,
-    verifying: reqwest::Client,
-    /// For insecure hosts: takes any certificate, and goes to loopback without a proxy.
-    trusting: reqwest::Client,
+    roots: Vec<reqwest::Certificate>,
+    /// Made at its first use: reading the system's certificates takes time and fails where
+    /// there are none, which matters to nobody who uses loopback registries alone.
+    verifying: OnceCell<reqwest::Client>,
+    /// For insecure hosts: takes any certificate, and uses no proxy.
+    trusting: OnceCell<reqwest::Client>,
+}
+
+impl Inner {
+    fn builder(&self) -> reqwest::ClientBuilder {
+        let agent = match self.options.user_agent.as_str() {
+            "" => concat!("kraud/", env!("CARGO_PKG_VERSION")),
+            given => given,
+        };
+        reqwest::Client::builder()
+            .user_agent(agent)
+            .referer(false)
+            .connect_timeout(Duration::from_secs(30))
+            .pool_idle_timeout(Duration::from_secs(30))
+            .pool_max_idle_per_host(8)
+    }
+
+    /// The client for hosts that are, or are not, insecure.
+    async fn http(self: &Arc<Self>, insecure: bool) -> Result<&reqwest::Client> {
+        let cell = if insecure {
+            &self.trusting
+        } else {
+            &self.verifying
+        };
+        let builder = match (insecure, self.roots.as_slice()) {
+            (true, _) => self
+                .builder()
+                .tls_danger_accept_invalid_certs(true)
+                .no_proxy(),
+            (false, []) => self.builder(),
+            (false, roots) => self.builder().tls_certs_merge(roots.to_vec()),
+        };
+        cell.get_or_try_init(|| async {
+            let built = tokio::task::spawn_blocking(|| builder.build()).await;
+            built
+                .during(|| "preparing the registry client")?
+                .during(|| "preparing the registry client")
+        })
+        .await
+    }
 }
 
 /// What an operation wants to do with a repository.
@@ -58,42 +101,19 @@ pub(crate) enum Intent<'a> {
 impl Client {
     /// A client with `options`.
     pub fn new(options: Options) -> Result<Self> {
-        let fail = |source: reqwest::Error| Error::wrap("preparing the registry client", source);
         let mut roots = Vec::new();
         for pem in &options.roots {
-            roots.extend(reqwest::Certificate::from_pem_bundle(pem).map_err(fail)?);
+            let bundle = reqwest::Certificate::from_pem_bundle(pem);
+            roots.extend(bundle.during(|| "reading the trusted certificates")?);
         }
-        let agent = if options.user_agent.is_empty() {
-            concat!("kraud/", env!("CARGO_PKG_VERSION"))
-        } else {
-            &options.user_agent
+        let inner = Inner {
+            options,
+            roots,
+            verifying: OnceCell::new(),
+            trusting: OnceCell::new(),
         };
-        let base = || {
-            reqwest::Client::builder()
-                .user_agent(agent)
-                .referer(false)
-                .connect_timeout(Duration::from_secs(30))
-                .pool_idle_timeout(Duration::from_secs(30))
-                .pool_max_idle_per_host(8)
-        };
-        // Without extra roots the client's verifier is the system's own.
-        let verifying = if roots.is_empty() {
-            base()
-        } else {
-            base().tls_certs_merge(roots)
-        };
-        let verifying = verifying.build().map_err(fail)?;
-        let trusting = base()
-            .tls_danger_accept_invalid_certs(true)
-            .no_proxy()
-            .build()
-            .map_err(fail)?;
         Ok(Self {
-            inner: Arc::new(Inner {
-                options,
-                verifying,
-                trusting,
-            }),
+            inner: Arc::new(inner),
         })
     }
 
@@ -130,11 +150,7 @@ impl Client {
         auth: Authorizer,
     ) -> Result<Connection, Fault> {
         let insecure = self.is_insecure(host);
-        let http = if insecure {
-            &self.inner.trusting
-        } else {
-            &self.inner.verifying
-        };
+        let http = self.inner.http(insecure).await?;
         let schemes: &[&str] = if insecure {
             &["https", "http"]
         } else {
@@ -274,7 +290,7 @@ impl Client {
     /// Reaches `base` as a host that is not loopback would be.
     pub(crate) async fn ping_verified(&self, base: &Url) -> Result<()> {
         let auth = Authorizer::new(Credentials::default(), [], false);
-        self.ping(&self.inner.verifying, base, &auth)
+        self.ping(self.inner.http(false).await?, base, &auth)
             .await
             .map_err(Fault::into_error)
     }

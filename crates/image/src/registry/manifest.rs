@@ -179,7 +179,7 @@ fn is_index_or_manifest(media_type: &str) -> bool {
 #[derive(Debug, Clone)]
 pub(crate) enum Document {
     /// One image.
-    Image(Manifest),
+    Image(Box<Manifest>),
     /// One image per platform.
     Index(Index),
 }
@@ -230,7 +230,7 @@ pub(crate) fn parse(name: &str, content_type: &str, bytes: &[u8]) -> Result<(Str
     };
     let document = match media_type.as_str() {
         DOCKER_LIST | OCI_INDEX => Document::Index(serde_json::from_slice(bytes).map_err(bad)?),
-        _ => Document::Image(serde_json::from_slice(bytes).map_err(bad)?),
+        _ => Document::Image(Box::new(serde_json::from_slice(bytes).map_err(bad)?)),
     };
     Ok((media_type, document))
 }

@@ -194,7 +194,7 @@ impl Connection {
                         target,
                         descriptor: current.descriptor,
                         bytes: current.bytes,
-                        manifest,
+                        manifest: *manifest,
                     });
                 }
                 Document::Index(index) => index,

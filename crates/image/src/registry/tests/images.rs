@@ -137,7 +137,7 @@ async fn pulls_an_index_and_keeps_its_digest_on_push() {
             assert!(node.images.layers().tree(diff_id).join(name).is_file());
         }
         let references = node.images.references(&node.ns, &id).await.unwrap();
-        assert_eq!(references.tags, [reference.clone()]);
+        assert_eq!(references.tags, std::slice::from_ref(&reference));
         assert_eq!(references.digests, [reference.with_digest(index)]);
 
         let log = Log::default();
