@@ -256,7 +256,7 @@ type Whole = io::Chain<io::Cursor<Vec<u8>>, BlobReader>;
 /// The uncompressed tar of a layer. Its end says that the compressed bytes, including any that
 /// follow the compressed stream, had the right digest.
 pub(crate) enum TarReader {
-    Plain(Whole),
+    Plain(Box<Whole>),
     Gzip(Box<flate2::bufread::MultiGzDecoder<io::BufReader<Whole>>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, io::BufReader<Whole>>>),
 }
@@ -283,13 +283,13 @@ impl TarReader {
             [0x28, 0xb5, 0x2f, 0xfd] => zstd(whole),
             // A skippable frame (RFC 8878, 3.1.2), which only zstd archives start with.
             [first, 0x2a, 0x4d, 0x18] if first & 0xf0 == 0x50 => zstd(whole),
-            _ => Ok(Self::Plain(whole)),
+            _ => Ok(Self::Plain(Box::new(whole))),
         }
     }
 
     fn blob(&mut self) -> &mut dyn Read {
         match self {
-            Self::Plain(whole) => whole,
+            Self::Plain(whole) => whole.as_mut(),
             Self::Gzip(decoder) => decoder.get_mut(),
             Self::Zstd(decoder) => decoder.get_mut(),
         }

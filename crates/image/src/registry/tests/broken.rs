@@ -271,7 +271,6 @@ async fn no_access() {
 async fn a_broken_upload_starts_again() {
     let fake = Fake::start(served(b""), State::default()).await;
     let (image, source) = image(&format!("{}/a:2", fake.host), &[content(3, 700_000)]);
-    // The POST that opens the upload passes, then the PATCH fails.
     fake.state().failures = vec![StatusCode::ACCEPTED];
     let log = Log::default();
     let error = bounded(client().push(
@@ -285,7 +284,7 @@ async fn a_broken_upload_starts_again() {
     // A 202 without a location is no upload.
     assert!(error.unwrap_err().message.contains("without saying where"));
 
-    fake.state().failures = vec![StatusCode::BAD_GATEWAY];
+    fake.state().bad_patches = 2;
     let pushed = bounded(client().push(
         &image.reference,
         vec![image.clone()],
@@ -317,4 +316,34 @@ async fn a_broken_upload_starts_again() {
             .iter()
             .any(|line| line.starts_with("PUT /v2/a/manifests"))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_that_is_given_up_leaves_nothing() {
+    let state = State {
+        cuts: usize::MAX,
+        stalls: true,
+        ..State::default()
+    };
+    let fake = Fake::start(served(&content(1, 600_000)), state).await;
+    let (sink, log) = (Arc::new(Memory::default()), Log::default());
+    let request = request(&format!("{}/a:1", fake.host));
+    let downloading = async {
+        while !log.lines().iter().any(|line| line.ends_with("Downloading")) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let client = client();
+    bounded(async {
+        tokio::select! {
+            _ = client.pull(&request, sink.clone(), log.report()) => panic!("nothing more arrives"),
+            () = downloading => {}
+        }
+        // The unpacking thread notices, and lets go of the sink.
+        while Arc::strong_count(&sink) > 1 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert!(sink.layers.lock().unwrap().is_empty());
 }

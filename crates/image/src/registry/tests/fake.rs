@@ -22,8 +22,12 @@ use super::support::Served;
 pub(super) struct State {
     /// Answers these first, one for each request below `/v2/a/`.
     pub(super) failures: Vec<StatusCode>,
+    /// Refuses so many uploads after taking their bytes.
+    pub(super) bad_patches: usize,
     /// Cuts so many transfers of the layer after a third of what was left.
     pub(super) cuts: usize,
+    /// Stands still where it would cut.
+    pub(super) stalls: bool,
     /// Ignores ranges.
     pub(super) no_ranges: bool,
     /// Sends this in place of the layer.
@@ -248,11 +252,12 @@ fn blob(state: &mut State, served: &Served, digest: &str, headers: &HeaderMap) -
     state.cuts -= 1;
     let part = rest.slice(..rest.len() / 3);
     // The part has to be on its way before the cut, else nothing of it arrives.
-    let pieces = futures_util::stream::unfold(Some(part), |part| async move {
+    let pause = std::time::Duration::from_millis(if state.stalls { 3_600_000 } else { 20 });
+    let pieces = futures_util::stream::unfold(Some(part), move |part| async move {
         match part {
             Some(part) if !part.is_empty() => Some((Ok(part), Some(Bytes::new()))),
             Some(_) => {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                tokio::time::sleep(pause).await;
                 Some((Err(std::io::Error::other("cut")), None))
             }
             None => None,
@@ -279,6 +284,10 @@ fn upload(
         let id = format!("u{}", state.uploads.len());
         state.uploads.insert(id.clone(), Vec::new());
         return accepted(&id);
+    }
+    if parts.method == Method::PATCH && state.bad_patches > 0 {
+        state.bad_patches -= 1;
+        return StatusCode::BAD_GATEWAY.into_response();
     }
     let Some(collected) = state.uploads.get_mut(&id) else {
         return error(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN", "");
