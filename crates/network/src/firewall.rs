@@ -74,6 +74,8 @@ pub(crate) type Elements = BTreeMap<Place, Option<Vec<u8>>>;
 pub(crate) struct Firewall {
     table: String,
     wanted: Mutex<Elements>,
+    /// To be removed with the next change.
+    obsolete: Mutex<Elements>,
 }
 
 impl Firewall {
@@ -82,6 +84,7 @@ impl Firewall {
         Self {
             table: format!("kraud_{instance}"),
             wanted: Mutex::default(),
+            obsolete: Mutex::default(),
         }
     }
 
@@ -106,8 +109,11 @@ impl Firewall {
 
     /// Adds and removes elements in one transaction. When the kernel's table is not as it
     /// should be (somebody flushed it), everything is built again. Blocks.
-    pub(crate) fn change(&self, add: Elements, remove: Elements) -> Result<()> {
-        let mut wanted = self.lock();
+    pub(crate) fn change(&self, add: Elements, mut remove: Elements) -> Result<()> {
+        let mut wanted = lock(&self.wanted);
+        remove.append(&mut lock(&self.obsolete));
+        // Never what somebody else has put there since.
+        remove.retain(|place, data| wanted.get(place).is_none_or(|now| now == data));
         wanted.retain(|place, _| !remove.contains_key(place));
         wanted.extend(add.clone());
         let mut messages = element_messages(&self.table, DELETE_ELEMENT, 0, &remove);
@@ -124,14 +130,15 @@ impl Firewall {
 
     /// Makes the kernel's elements exactly `all`, in one transaction. Blocks.
     pub(crate) fn replace(&self, all: Elements) -> Result<()> {
-        let mut wanted = self.lock();
+        let mut wanted = lock(&self.wanted);
         *wanted = all;
         self.rebuild(&wanted)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Elements> {
-        // The map is whole at every point where a panic could come.
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Leaves elements to the next [`Firewall::change`], which the caller has to bring about.
+    /// Until then they still act, unless something else takes their place.
+    pub(crate) fn discard(&self, elements: Elements) {
+        lock(&self.obsolete).extend(elements);
     }
 
     fn rebuild(&self, wanted: &Elements) -> Result<()> {
@@ -147,7 +154,7 @@ impl Firewall {
 
     /// Removes the table. Blocks.
     pub(crate) fn remove(&self) -> Result<()> {
-        self.lock().clear();
+        lock(&self.wanted).clear();
         run_nft(&format!(
             "table inet {0} {{}}\ndelete table inet {0}\n",
             self.table
@@ -170,6 +177,11 @@ impl Firewall {
             .filter(|chain| !chain.contains(&self.table))
             .collect()
     }
+}
+
+fn lock(elements: &Mutex<Elements>) -> MutexGuard<'_, Elements> {
+    // The map is whole at every point where a panic could come.
+    elements.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The elements that make `bridge` one of ours.
@@ -277,7 +289,7 @@ fn interval(elements: &mut Elements, set: &'static str, net: &IpNet) {
 }
 
 /// `struct nfgenmsg`.
-fn generic(family: u8, resource: u16) -> [u8; 4] {
+pub(crate) fn generic(family: u8, resource: u16) -> [u8; 4] {
     let [high, low] = resource.to_be_bytes();
     [family, 0, high, low]
 }

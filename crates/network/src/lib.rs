@@ -14,6 +14,7 @@
 //! ours. Foreign tables are never written; a warning names the chain and the remedy.
 
 mod bridge;
+mod conntrack;
 mod firewall;
 pub mod ipam;
 mod link;
@@ -34,7 +35,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, task::JoinSet};
 use types::{ContainerId, Error, Result, error::ResultExt as _};
 
 pub use model::{
@@ -60,6 +61,8 @@ pub(crate) struct Inner {
     bridges: Mutex<BTreeMap<LinkName, Bridge>>,
     /// Held while a bridge is made, changed or removed.
     bridge_work: Mutex<()>,
+    /// Removals that nobody waits for.
+    background: Mutex<JoinSet<()>>,
     /// Where userland paths run.
     runtime: Handle,
 }
@@ -79,6 +82,7 @@ impl Networks {
                 ports: Ports::default(),
                 bridges: Mutex::default(),
                 bridge_work: Mutex::default(),
+                background: Mutex::default(),
                 runtime,
             };
             inner.firewall.install()?;
@@ -144,12 +148,50 @@ impl Networks {
             .await
     }
 
-    /// Removes a sandbox with its interfaces and published ports. False when there was none.
+    /// Removes a sandbox and its published ports. False when there was none. The ports are
+    /// free when this returns; the kernel takes down interfaces and translations in the
+    /// background, see [`Networks::settled`].
     pub async fn delete_sandbox(&self, id: &ContainerId) -> Result<bool> {
-        self.unpublish(id).await?;
+        if let Some(publication) = self.0.ports.release(id) {
+            self.0.firewall.discard(firewall::port_elements(
+                &publication.target,
+                &publication.ports,
+            ));
+            let inner = self.0.clone();
+            let ports = publication.ports.clone();
+            publication.close().await;
+            self.in_background(on_thread(move || inner.forget(&ports)));
+        }
         let id = id.clone();
-        self.run(move |inner| inner.delete_sandbox(id.as_str()))
-            .await
+        let removed = self
+            .run(move |inner| inner.delete_sandbox(id.as_str()))
+            .await?;
+        let found = removed.is_some();
+        if let Some(outer_ends) = removed.filter(|ends| !ends.is_empty()) {
+            let inner = self.0.clone();
+            self.in_background(async move {
+                inner.bury(outer_ends).await;
+                Ok(())
+            });
+        }
+        Ok(found)
+    }
+
+    /// Waits until the removals that go on in the background are done.
+    pub async fn settled(&self) {
+        let background = std::mem::take(&mut *self.0.background());
+        background.join_all().await;
+    }
+
+    fn in_background(&self, work: impl Future<Output = Result<()>> + Send + 'static) {
+        let mut background = self.0.background();
+        while background.try_join_next().is_some() {}
+        let logged = async {
+            if let Err(error) = work.await {
+                tracing::warn!("{error}");
+            }
+        };
+        background.spawn_on(logged, &self.0.runtime);
     }
 
     /// Publishes ports, all or none; what was published for the container before is given
@@ -166,10 +208,13 @@ impl Networks {
         let Some(publication) = self.0.ports.release(id) else {
             return Ok(false);
         };
-        let elements = firewall::port_elements(&publication.target, &publication.ports);
+        self.0.firewall.discard(firewall::port_elements(
+            &publication.target,
+            &publication.ports,
+        ));
+        let ports = publication.ports.clone();
         publication.close().await;
-        self.run(move |inner| inner.firewall.change(firewall::Elements::new(), elements))
-            .await?;
+        self.run(move |inner| inner.forget(&ports)).await?;
         Ok(true)
     }
 
@@ -203,7 +248,8 @@ impl Networks {
         for id in self.0.ports.owners() {
             self.unpublish(&id).await?;
         }
-        self.run(|inner| inner.tear_down()).await
+        self.settled().await;
+        self.run(Inner::tear_down).await
     }
 
     async fn run<T: Send + 'static>(
@@ -223,7 +269,21 @@ impl Inner {
             drop(self.ports.release(&target.id));
             return Err(error);
         }
+        conntrack::forget(&published).during(|| "forgetting UDP flows")?;
         Ok(published)
+    }
+
+    /// Takes discarded elements out of the firewall, and the flows that they led.
+    fn forget(&self, ports: &[Published]) -> Result<()> {
+        self.firewall
+            .change(firewall::Elements::new(), firewall::Elements::new())?;
+        conntrack::forget(ports).during(|| "forgetting UDP flows")
+    }
+
+    fn background(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.background
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn links(&self) -> Result<Links> {

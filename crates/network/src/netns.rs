@@ -67,6 +67,11 @@ impl Sandboxes {
         rustix::fs::statfs(self.path(id)).is_ok_and(|stat| stat.f_type as u64 == NSFS_MAGIC)
     }
 
+    /// The number of the sandbox's namespace, which no other living one has.
+    pub(crate) fn inode(&self, id: &str) -> io::Result<u64> {
+        Ok(rustix::fs::stat(self.path(id))?.st_ino)
+    }
+
     /// Makes a sandbox with its loopback interface up; one that exists stays. Blocks.
     ///
     /// IPv6 is off on all interfaces but loopback until an endpoint has an IPv6 address.

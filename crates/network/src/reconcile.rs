@@ -9,7 +9,7 @@ use crate::{
     firewall::{Elements, bridge_elements, port_elements},
     link::Link,
     netns::on_own_thread,
-    sandbox::{OUTER, outer_name},
+    sandbox::OUTER,
 };
 
 impl Inner {
@@ -50,7 +50,10 @@ impl Inner {
             .during(|| "listing network namespaces")?
         {
             if !wanted.contains(id.as_str()) {
-                on_own_thread(|| self.delete_sandbox(&id))?;
+                let outer_ends = on_own_thread(|| self.delete_sandbox(&id))?;
+                for name in outer_ends.into_iter().flatten() {
+                    self.remove_own_link(&name)?;
+                }
                 report.removed_sandboxes.push(id);
             }
         }
@@ -60,11 +63,12 @@ impl Inner {
     /// Removes pairs and bridges of this instance that nobody names.
     fn drop_links(&self, live: &[Live], report: &mut Report) -> Result<()> {
         let name = |sandbox: &Live, endpoint: &Endpoint| {
-            outer_name(self.instance, sandbox.id.as_str(), &endpoint.ifname)
+            self.outer_name(&sandbox.id, &endpoint.ifname).ok()
         };
+        let of = |sandbox| move |endpoint| name(sandbox, endpoint);
         let wanted: HashSet<_> = live
             .iter()
-            .flat_map(|one| one.endpoints.iter().map(|each| name(one, each)))
+            .flat_map(|sandbox| sandbox.endpoints.iter().filter_map(of(sandbox)))
             .collect();
         let is_known = |name: &str| {
             name.parse::<LinkName>()
@@ -104,11 +108,11 @@ impl Inner {
             };
             let bridge = links.index(endpoint.bridge.as_str()).during(during)?;
             match links
-                .find(&outer_name(
-                    self.instance,
-                    sandbox.id.as_str(),
-                    &endpoint.ifname,
-                ))
+                .find(
+                    &self
+                        .outer_name(&sandbox.id, &endpoint.ifname)
+                        .during(during)?,
+                )
                 .during(during)?
             {
                 Some(link) if link.master == Some(bridge) => continue,

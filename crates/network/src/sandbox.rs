@@ -1,6 +1,12 @@
 //! Endpoints: a pair of interfaces between a sandbox and its bridge.
 
-use std::{io, net::IpAddr, os::fd::AsFd as _};
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use types::{ContainerId, Error, Result, error::ResultExt as _};
@@ -9,7 +15,7 @@ use crate::{
     Endpoint, Inner, Instance, LinkName,
     link::{Links, Veth},
     netlink::is_present,
-    netns::{absent, enter, write_sysctl},
+    netns::{absent, enter, on_thread, write_sysctl},
 };
 
 /// What the names of our pairs' outer ends begin with.
@@ -40,7 +46,7 @@ impl Inner {
                 during()
             )));
         };
-        let outer = outer_name(self.instance, id.as_str(), &endpoint.ifname);
+        let outer = self.outer_name(id, &endpoint.ifname).during(during)?;
         let veth = Veth {
             host_name: &outer,
             group: self.instance.group(),
@@ -52,8 +58,8 @@ impl Inner {
         };
         let made = match links.add_veth(&veth) {
             // Left over from an attempt that did not end.
-            Err(error) if is_present(&error) && links.remove(&outer).during(during)? => {
-                links.add_veth(&veth)
+            Err(error) if is_present(&error) => {
+                links.remove(&outer).and_then(|_| links.add_veth(&veth))
             }
             other => other,
         };
@@ -76,10 +82,25 @@ impl Inner {
     }
 
     pub(crate) fn detach(&self, id: &ContainerId, ifname: &LinkName) -> Result<bool> {
-        let outer = outer_name(self.instance, id.as_str(), ifname);
+        if !self.sandboxes.exists(id.as_str()) {
+            return Ok(false);
+        }
+        let outer = self
+            .outer_name(id, ifname)
+            .during(|| format!("looking for container {}", id.short()))?;
         self.links()?
             .remove(&outer)
             .during(|| format!("detaching {ifname} of container {}", id.short()))
+    }
+
+    /// The name of the outer end of a sandbox's interface.
+    pub(crate) fn outer_name(&self, id: &ContainerId, ifname: &LinkName) -> io::Result<String> {
+        Ok(outer_name(
+            self.instance,
+            self.sandboxes.inode(id.as_str())?,
+            id.as_str(),
+            ifname,
+        ))
     }
 
     /// Changes the calling thread's namespace.
@@ -100,34 +121,72 @@ impl Inner {
         set().during(|| format!("setting the gateways of container {}", id.short()))
     }
 
-    /// Changes the calling thread's namespace.
-    pub(crate) fn delete_sandbox(&self, id: &str) -> Result<bool> {
-        let outside = self.links()?;
-        let links = match id.parse().and_then(|id| self.sandboxes.handle(&id)) {
-            Ok(handle) => {
-                enter(&handle)?;
-                self.links()?
-            }
+    /// Removes a sandbox and returns, if there was one, the outer ends of its pairs: the
+    /// kernel removes them soon, see [`Inner::bury`]. Changes the calling thread's namespace.
+    pub(crate) fn delete_sandbox(&self, id: &str) -> Result<Option<Vec<String>>> {
+        let outer_ends = match id.parse().and_then(|id| self.sandboxes.handle(&id)) {
+            // Not worth failing for: the kernel removes what nobody can name.
+            Ok(handle) => self.outer_ends(id, &handle).unwrap_or_default(),
             // Nothing is mounted there (any more); remove what is left of it.
-            Err(_) => {
-                return self
-                    .sandboxes
-                    .remove(id)
-                    .during(|| format!("removing network namespace {id}"));
-            }
+            Err(_) => Vec::new(),
         };
-        let during = || format!("removing the interfaces of network namespace {id}");
-        // The namespace would take its interfaces along, but at a time of the kernel's
-        // choosing, and never while a process still holds it.
-        drop(outside);
-        for link in links.list().during(during)? {
-            if link.kind == "veth" {
-                links.remove(&link.name).during(during)?;
+        let removed = self
+            .sandboxes
+            .remove(id)
+            .during(|| format!("removing network namespace {id}"))?;
+        Ok(removed.then_some(outer_ends))
+    }
+
+    fn outer_ends(&self, id: &str, handle: &OwnedFd) -> Result<Vec<String>> {
+        let list = || {
+            let inode = rustix::fs::fstat(handle)?.st_ino;
+            enter(handle).map_err(io::Error::other)?;
+            let veths = Links::open()?
+                .list()?
+                .into_iter()
+                .filter(|link| link.kind == "veth");
+            let names = veths.filter_map(|link| link.name.parse().ok());
+            Ok::<_, io::Error>(
+                names
+                    .map(|name| outer_name(self.instance, inode, id, &name))
+                    .collect(),
+            )
+        };
+        list().during(|| format!("listing the interfaces of network namespace {id}"))
+    }
+
+    /// Removes the pairs of a sandbox that is gone, as far as the kernel has not done so. It
+    /// does within a fraction of a second, many at a time and at no cost to anybody who
+    /// waits, unless a process still holds the namespace.
+    pub(crate) async fn bury(self: Arc<Self>, outer_ends: Vec<String>) {
+        for milliseconds in [30, 100, 300, 600] {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            if !matches!(self.clone().any_left(&outer_ends, false).await, Ok(true)) {
+                return;
             }
         }
-        self.sandboxes
-            .remove(id)
-            .during(|| format!("removing network namespace {id}"))
+        if let Err(error) = self.any_left(&outer_ends, true).await {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// Whether any of these links is there, and removes them if asked to.
+    async fn any_left(self: Arc<Self>, names: &[String], remove: bool) -> Result<bool> {
+        let names = names.to_vec();
+        on_thread(move || {
+            let links = self.links()?;
+            let mut left = false;
+            for name in &names {
+                let found = if remove {
+                    links.remove(name)
+                } else {
+                    links.find(name).map(|link| link.is_some())
+                };
+                left |= found.during(|| format!("removing interface {name}"))?;
+            }
+            Ok(left)
+        })
+        .await
     }
 }
 
@@ -152,10 +211,13 @@ fn equip(endpoint: &Endpoint) -> io::Result<()> {
     links.find(ifname).map(drop)
 }
 
-/// The outer end's name: the same whenever it is asked for, so that it need not be kept.
-pub(crate) fn outer_name(instance: Instance, id: &str, ifname: &LinkName) -> String {
+/// The outer end's name: the same whenever it is asked for, so that it need not be kept. The
+/// namespace's number sets it apart from that of a former namespace of the same container,
+/// whose interfaces may not be gone yet.
+fn outer_name(instance: Instance, inode: u64, id: &str, ifname: &LinkName) -> String {
     let hash = fnv([
         instance.to_string().as_bytes(),
+        &inode.to_ne_bytes(),
         id.as_bytes(),
         ifname.as_str().as_bytes(),
     ]);
@@ -179,9 +241,9 @@ mod tests {
             ("00000001".parse().unwrap(), "00000002".parse().unwrap());
         let eth = |n: u8| format!("eth{n}").parse::<LinkName>().unwrap();
         let names = [
-            outer_name(one, "a", &eth(0)),
-            outer_name(two, "a", &eth(0)),
-            outer_name(one, "a", &eth(1)),
+            outer_name(one, 1, "a", &eth(0)),
+            outer_name(two, 1, "a", &eth(0)),
+            outer_name(one, 1, "a", &eth(1)),
         ];
         assert!(names.iter().all(|name| name.len() == 15), "{names:?}");
         assert!(names[0] != names[1] && names[0] != names[2] && names[1] != names[2]);

@@ -276,6 +276,7 @@ fn fifty_in_parallel_leave_nothing() {
             })
             .await;
         });
+        world.wait(world.networks.settled());
         assert_eq!(counts(), before);
         assert_eq!(
             std::fs::read_dir(world.folder.path().join("0000a001/netns"))
@@ -364,5 +365,46 @@ fn bridges_come_change_and_go() {
                 .kind,
             types::Kind::Conflict
         );
+    });
+}
+
+#[test]
+fn a_container_restarts_at_once() {
+    on_machine(|world| {
+        let bridge = world.bridge("kraud0", &["172.17.0.0/16"]);
+        let end = endpoint(&bridge, "eth0", 2);
+        let id = ContainerId::random();
+        let container = Container {
+            id: id.clone(),
+            endpoint: end.clone(),
+            path: world.networks.sandbox_path(&id),
+        };
+        serve(&world.outside, 80);
+        let port = [publish(Protocol::Tcp, 80, None, (8080, 8080))];
+        for _ in 0..5 {
+            world.wait(world.networks.create_sandbox(&id)).unwrap();
+            world.wait(world.networks.attach(&id, &end)).unwrap();
+            world
+                .wait(world.networks.publish(&container.target("c"), &port))
+                .unwrap();
+            assert!(ask(Some(&container.path), "192.0.2.2:80").is_ok());
+            serve(&container.path, 80);
+            assert!(ask(Some(&world.outside), "192.0.2.1:8080").is_ok());
+            world.wait(world.networks.delete_sandbox(&id)).unwrap();
+        }
+        world.wait(world.networks.settled());
+        assert!(!world.ruleset().contains("8080"));
+    });
+}
+
+#[test]
+fn a_socket_that_outlives_its_container_keeps_no_link() {
+    on_machine(|world| {
+        let one = world.container(&world.bridge("kraud0", &["172.17.0.0/16"]), 2);
+        let _held = std::fs::File::open(&one.path).unwrap();
+        let before = world.links().len();
+        world.wait(world.networks.delete_sandbox(&one.id)).unwrap();
+        world.wait(world.networks.settled());
+        assert_eq!(world.links().len(), before - 1);
     });
 }

@@ -87,7 +87,6 @@ fn a_new_container_takes_over_a_udp_port() {
             socket.send_to(b"hello", "192.0.2.1:8080")?;
             socket.recv(&mut [0; 100])
         };
-        assert!(talk().is_err());
         let port = |to| [publish(Protocol::Udp, to, None, (8080, 8080))];
         world
             .wait(world.networks.publish(&one.target("one"), &port(80)))
@@ -97,7 +96,8 @@ fn a_new_container_takes_over_a_udp_port() {
         world
             .wait(world.networks.publish(&two.target("two"), &port(81)))
             .unwrap();
-        assert!(talk().is_ok());
+        // Its flow, which it would keep alive for ever, is not led to the dead any more.
+        assert!((0..20).any(|_| talk().is_ok()));
     });
 }
 
