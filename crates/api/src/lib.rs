@@ -7,4 +7,6 @@
 pub mod docker;
 pub mod http;
 
+pub use docker::serve;
+
 

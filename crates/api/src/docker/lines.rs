@@ -1,10 +1,13 @@
 //! Bodies that are a stream of JSON objects, each sent as soon as it is there: events,
 //! progress, stats.
 
+use std::convert::Infallible;
+
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, stream};
 use serde::Serialize;
+use tokio::{sync::mpsc, task::JoinHandle};
 use types::Result;
 
 use super::{call, wire::progress::JsonMessage};
@@ -18,18 +21,29 @@ fn line(value: &impl Serialize) -> Bytes {
 
 /// 200 with one line per item. The client going away drops `items`.
 pub fn respond<T: Serialize + 'static>(items: impl Stream<Item = T> + Send + 'static) -> Result<Response> {
-    let body = Body::from_stream(items.map(|item| Ok::<_, std::convert::Infallible>(line(&item))));
+    let body = Body::from_stream(items.map(|item| Ok::<_, Infallible>(line(&item))));
     call::stream("application/json", body)
 }
 
-/// 200 with one line per item and, where an item is an error, docker's form of it as the
-/// last line: the status was sent long ago.
-pub fn respond_or_fail<T: Serialize + 'static>(items: impl Stream<Item = Result<T>> + Send + 'static) -> Result<Response> {
-    let body = Body::from_stream(items.map(|item| {
-        Ok::<_, std::convert::Infallible>(match item {
-            Ok(item) => line(&item),
-            Err(error) => line(&JsonMessage::error(&error.message)),
-        })
-    }));
-    call::stream("application/json", body)
+/// Aborts a task when the client that it works for goes away.
+struct Aborts(JoinHandle<()>);
+
+impl Drop for Aborts {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The messages of a transfer that `task` makes. A failure before the first message is an
+/// ordinary failed call; a later one is the last line, since the status was sent long ago.
+/// The client going away aborts the task.
+pub async fn respond_to_task(mut messages: mpsc::Receiver<Result<JsonMessage>>, task: JoinHandle<()>) -> Result<Response> {
+    let task = Aborts(task);
+    let first = messages.recv().await.transpose()?;
+    let rest = stream::unfold((messages, task), |(mut messages, task)| async move {
+        let message = messages.recv().await?;
+        let message = message.unwrap_or_else(|error| JsonMessage::error(&error.message));
+        Some((message, (messages, task)))
+    });
+    respond(stream::iter(first).chain(rest))
 }

@@ -4,16 +4,49 @@
 //! family of calls holds the handlers, `wire` the bodies of the answers, `convert` the way
 //! from the engine's views to them.
 
-pub mod body;
-pub mod call;
-pub mod detach;
-pub mod dispatch;
-pub mod error;
-pub mod frames;
-pub mod gojson;
-pub mod lines;
-pub mod query;
-pub mod session;
-pub mod version;
+mod auth;
+mod body;
+mod build;
+mod call;
+mod compat;
+mod containers;
+mod convert;
+mod detach;
+mod dispatch;
+mod error;
+mod events;
+mod exec;
+mod frames;
+mod gojson;
+mod images;
+mod lines;
+mod networks;
+mod plugins;
+mod query;
+mod router;
+mod scope;
+mod session;
+mod swarm;
+mod system;
+mod upload;
+mod version;
+mod volumes;
 pub mod wire;
-pub mod ws;
+mod ws;
+
+use std::future::Future;
+
+use engine::Engine;
+use tokio::net::UnixListener;
+
+pub use self::{
+    compat::compat_markdown,
+    router::{router, table},
+    version::ApiVersion,
+};
+
+/// Serves the API on `listener` until `shutdown` resolves; requests under way then have a
+/// few seconds to finish.
+pub async fn serve(listener: UnixListener, engine: Engine, shutdown: impl Future<Output = ()>) {
+    crate::http::serve(listener, router(engine), shutdown).await;
+}

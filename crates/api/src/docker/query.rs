@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use types::{Error, Filters, Result};
+use types::{Error, Filters, Result, Time};
 
 /// The decoded query of a request.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +48,23 @@ impl Query {
             .map(|text| text.parse().map_err(|_| Error::invalid(format!("invalid value {text:?} for {name}: want a number"))))
             .transpose()
     }
+    /// A point in time as clients send it: seconds since 1970, nanoseconds behind a dot.
+    pub fn time(&self, name: &str) -> Result<Option<Time>> {
+        let Some(text) = self.nonempty(name) else { return Ok(None) };
+        let bad = || Error::invalid(format!("invalid value {text:?} for {name}: want seconds since 1970, such as 1136073600.000000001"));
+        let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let nanos = format!("{fraction:0<9}");
+        let nanos = nanos.get(..9).and_then(|digits| digits.parse().ok()).ok_or_else(bad)?;
+        Ok(Some(Time::from_unix(seconds.parse().map_err(|_| bad())?, nanos)))
+    }
+    /// A terminal's height and width, `h` and `w`.
+    pub fn size(&self) -> Result<(u16, u16)> {
+        let side = |name| -> Result<u16> {
+            let value: u32 = self.number(name)?.ok_or_else(|| Error::invalid(format!("invalid resize {name}: value is missing")))?;
+            Ok(u16::try_from(value).unwrap_or(u16::MAX))
+        };
+        Ok((side("h")?, side("w")?))
+    }
     /// The parameter `filters`.
     pub fn filters(&self) -> Result<Filters> {
         Filters::parse(self.get("filters"))
@@ -67,5 +84,10 @@ mod tests {
         assert_eq!(query.number::<u32>("n").unwrap(), Some(7));
         assert_eq!(query.number::<u32>("c").unwrap(), None);
         assert!(query.number::<u32>("m").is_err());
+        let query = Query::parse(Some("a=1.5&b=2&c=x&h=24&w=80000"));
+        assert_eq!(query.time("a").unwrap(), Some(Time::from_unix(1, 500_000_000)));
+        assert_eq!(query.time("b").unwrap(), Some(Time::from_unix(2, 0)));
+        assert!(query.time("c").is_err() && query.time("missing").unwrap().is_none());
+        assert_eq!(query.size().unwrap(), (24, u16::MAX));
     }
 }

@@ -64,6 +64,16 @@ pub fn begin<S>(call: &Call<S>, content_type: &str, options: Options, attached: 
     Ok(response)
 }
 
+/// Takes the call's connection over only to say `message` on it, as docker does when a
+/// process could not be started.
+pub fn say<S>(call: &Call<S>, content_type: &str, raw: bool, message: &str) -> Result<Response> {
+    let (sender, output) = mpsc::channel(1);
+    // There is room for one.
+    let _ = sender.try_send(Output::Stdout(Bytes::from(format!("{message}\r\n"))));
+    let attached = Attached { tty: raw, output, input: None };
+    begin(call, content_type, Options { raw, detach_keys: None }, attached)
+}
+
 /// Runs a session until the process has ended and all was delivered, the client detaches,
 /// or it is gone.
 pub async fn run(stream: Hijacked, attached: Attached, options: Options) {
@@ -162,3 +172,7 @@ async fn pass_output(
     }
     write
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

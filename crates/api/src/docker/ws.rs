@@ -36,6 +36,12 @@ fn handshake(headers: &HeaderMap) -> Result<Vec<u8>> {
     .into_bytes())
 }
 
+/// Fails when the client does not speak web sockets or its connection cannot be taken over.
+pub fn check<S>(call: &Call<S>) -> Result<()> {
+    call.hijacker()?;
+    handshake(&call.parts.headers).map(drop)
+}
+
 /// Takes the call's connection over and runs a session on it in a task of its own.
 pub fn begin<S>(call: &Call<S>, detach_keys: Vec<u8>, attached: Attached) -> Result<Response> {
     let (response, stream) = call.hijacker()?.take(handshake(&call.parts.headers)?);

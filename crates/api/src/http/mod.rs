@@ -8,3 +8,6 @@ mod socket;
 pub use conn::serve;
 pub use hijack::{Duplex, Hijacked, Hijacker, Lookout};
 pub use socket::HangUp;
+
+#[cfg(test)]
+mod tests;

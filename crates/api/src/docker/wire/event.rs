@@ -26,8 +26,8 @@ pub struct EventMessage {
     pub time_nano: i64,
 }
 
-impl From<Event> for EventMessage {
-    fn from(event: Event) -> Self {
+impl From<&Event> for EventMessage {
+    fn from(event: &Event) -> Self {
         let (status, id) = match event.kind {
             "container" | "image" => (event.action.clone(), event.actor.id.clone()),
             _ => Default::default(),
@@ -41,8 +41,8 @@ impl From<Event> for EventMessage {
             id,
             from,
             kind: event.kind,
-            action: event.action,
-            actor: event.actor,
+            action: event.action.clone(),
+            actor: event.actor.clone(),
             scope: "local",
             time: event.time.unix_seconds(),
             time_nano: event.time.unix_nanos(),

@@ -1,0 +1,131 @@
+//! `/networks`.
+
+use std::collections::BTreeMap;
+
+use axum::{http::StatusCode, response::Response};
+use engine::{record::SubnetRecord, request::NetworkCreate};
+use serde::Deserialize;
+use types::{Error, Result};
+
+use super::{
+    call, convert,
+    router::Call,
+    wire::network::{Network, NetworkCreated, NetworksPruned},
+};
+
+/// `GET /networks`
+pub async fn list(call: Call) -> Result<Response> {
+    let networks = call.state.network_list(&call.scope(), &call.query.filters()?)?;
+    let networks: Vec<Network> = networks
+        .iter()
+        .map(|network| {
+            let mut network = convert::network(network);
+            if call.since(28) {
+                // Only inspect tells who is connected.
+                network.containers.clear();
+            }
+            network
+        })
+        .collect();
+    call::json(&networks)
+}
+
+/// `GET /networks/{id}`
+pub async fn inspect(call: Call) -> Result<Response> {
+    call::json(&convert::network(&call.state.network_inspect(&call.scope(), &call.name)?))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct CreateBody {
+    name: String,
+    driver: String,
+    scope: String,
+    internal: bool,
+    attachable: bool,
+    ingress: bool,
+    config_only: bool,
+    #[serde(rename = "EnableIPv6")]
+    enable_ipv6: bool,
+    #[serde(rename = "IPAM")]
+    ipam: IpamBody,
+    options: BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct IpamBody {
+    driver: String,
+    config: Vec<IpamConfigBody>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct IpamConfigBody {
+    subnet: String,
+    #[serde(rename = "IPRange")]
+    ip_range: String,
+    gateway: String,
+}
+
+impl CreateBody {
+    fn into_request(self) -> Result<NetworkCreate> {
+        if self.ingress || self.scope == "swarm" {
+            return Err(Error::unavailable("swarm networks need a swarm: this node is not part of a swarm"));
+        }
+        if self.config_only {
+            return Err(Error::not_implemented(format!("network {}: configuration-only networks are not done yet", self.name)));
+        }
+        if !matches!(self.ipam.driver.as_str(), "" | "default") {
+            return Err(Error::not_found(format!("could not find IPAM driver {:?}: this kraud has the driver default", self.ipam.driver)));
+        }
+        let subnets = self
+            .ipam
+            .config
+            .into_iter()
+            .map(|config| SubnetRecord { subnet: config.subnet, gateway: config.gateway, ip_range: config.ip_range })
+            .collect();
+        Ok(NetworkCreate {
+            name: self.name,
+            driver: self.driver,
+            internal: self.internal,
+            attachable: self.attachable,
+            enable_ipv6: self.enable_ipv6,
+            subnets,
+            options: self.options,
+            labels: self.labels,
+        })
+    }
+}
+
+/// `POST /networks/create`
+pub async fn create(mut call: Call) -> Result<Response> {
+    let body: CreateBody = call.json().await?;
+    let (id, warning) = call.state.network_create(&call.scope(), body.into_request()?).await?;
+    call::json_with(StatusCode::CREATED, &NetworkCreated { id: id.to_string(), warning })
+}
+
+/// `DELETE /networks/{id}`
+pub async fn remove(call: Call) -> Result<Response> {
+    call.state.network_remove(&call.scope(), &call.name).await?;
+    call::empty(StatusCode::NO_CONTENT)
+}
+
+/// `POST /networks/prune`
+pub async fn prune(call: Call) -> Result<Response> {
+    let pruned = call.state.network_prune(&call.scope(), &call.query.filters()?).await?;
+    call::json(&NetworksPruned { networks_deleted: Some(pruned.deleted).filter(|names| !names.is_empty()) })
+}
+
+/// `POST /networks/{id}/connect`
+pub async fn connect(call: Call) -> Result<Response> {
+    call.state.network_inspect(&call.scope(), &call.name)?;
+    Err(Error::not_implemented("connecting an existing container to a network is not done yet: name its networks when you create it"))
+}
+
+/// `POST /networks/{id}/disconnect`
+pub async fn disconnect(call: Call) -> Result<Response> {
+    call.state.network_inspect(&call.scope(), &call.name)?;
+    Err(Error::not_implemented("disconnecting a container from a network is not done yet: create it without that network"))
+}
