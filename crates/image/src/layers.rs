@@ -1,14 +1,45 @@
 //! Layers on disk: unpacked trees by diff id, and their exact tars.
 //!
+//! `<data>/layers/<hex of diff id>/` holds `tree` (a lower directory for overlayfs),
+//! `headers.zst` and `replaced` (what else it takes to give the tar back, see
+//! [`crate::headers`]) and `meta.json`. A layer comes into being by a rename, so that it is
+//! whole or not there. Names that begin with `tmp-` are half done or half removed.
+//!
 //! Blocking; call from a thread that may block.
 
 use std::{
-    io::Read,
+    collections::{HashMap, HashSet},
+    fs::File,
+    io::{self, BufWriter, Read, Write as _},
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use types::{Digest, Error, Result};
+use rustix::{
+    fs::{AtFlags, Mode, RenameFlags, fchmod, mkdirat, renameat_with, unlinkat},
+    io::Errno,
+};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use types::{Digest, Error, Kind, Result, error::ResultExt as _, record};
+
+use crate::{
+    apply::{Applied, Applier},
+    fsutil::{names, open_child_dir, open_dir, remove_tree},
+    headers::{Move, Moves, Rebuilder, Recorder},
+    input::pipelined,
+    tar::Reader,
+};
+
+const TREE: &str = "tree";
+const HEADERS: &str = "headers.zst";
+const REPLACED: &str = "replaced";
+const META: &str = "meta.json";
+const TEMPORARY: &str = "tmp-";
 
 /// What is known of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,9 +52,46 @@ pub struct LayerMeta {
     pub tar_size: u64,
 }
 
+/// The stored form of `meta.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct LayerRecord {
+    diff_id: Digest,
+    size: u64,
+    tar_size: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    moves: Vec<Move>,
+}
+
+impl record::Record for LayerRecord {
+    const NOUN: &'static str = "layer";
+}
+
+/// Who holds layers in this process.
+#[derive(Debug, Default)]
+struct Pins {
+    counts: HashMap<Digest, usize>,
+    /// Pinned since the sweep began that is under way: its list of records may be too old.
+    touched: HashSet<Digest>,
+}
+
 /// Keeps a layer from being collected while it lives.
 #[derive(Debug)]
-pub struct LayerGuard {}
+pub struct LayerGuard {
+    diff_id: Digest,
+    store: Arc<LayerStore>,
+}
+
+impl Drop for LayerGuard {
+    fn drop(&mut self) {
+        let mut pins = self.store.pins();
+        if let Some(count) = pins.counts.get_mut(&self.diff_id) {
+            *count -= 1;
+            if *count == 0 {
+                pins.counts.remove(&self.diff_id);
+            }
+        }
+    }
+}
 
 /// What an ingest made or found.
 #[derive(Debug)]
@@ -37,53 +105,339 @@ pub struct Ingested {
 
 /// The layer store: `<data>/layers`.
 #[derive(Debug)]
-pub struct LayerStore {}
+pub struct LayerStore {
+    path: PathBuf,
+    dir: OwnedFd,
+    pins: Mutex<Pins>,
+    /// One lock per layer that is being brought in.
+    busy: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
+    /// Something was written since the last [`LayerStore::sync`].
+    dirty: AtomicBool,
+}
 
-/// The exact tar of a layer. Fails at its end when what was read is not the layer.
-pub struct TarStream {}
+/// Turns an I/O error into one for callers: a bad archive is theirs, all else is ours.
+pub(crate) fn archive_error(operation: &str, error: &io::Error) -> Error {
+    let kind = match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Kind::InvalidParameter,
+        _ => Kind::System,
+    };
+    Error::new(kind, format!("{operation}: {error}"))
+}
 
-impl Read for TarStream {
-    fn read(&mut self, _buffer: &mut [u8]) -> std::io::Result<usize> {
-        Ok(0)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What the locks protect is consistent at every step, so a panic elsewhere spoils nothing.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl LayerStore {
     /// Opens the store under `data_dir`, removing what a crash left half done.
     pub fn open(data_dir: &Path) -> Result<Arc<Self>> {
-        Err(Error::not_implemented(format!(
-            "opening {}",
-            data_dir.display()
-        )))
+        use std::os::unix::fs::DirBuilderExt as _;
+        let path = data_dir.join("layers");
+        let opening = || format!("opening the layer store {}", path.display());
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).during(opening)?;
+        let path = path.canonicalize().during(opening)?;
+        let dir = open_dir(&path).during(opening)?;
+        fchmod(open_child_dir(&dir, b".").during(opening)?, Mode::from_raw_mode(0o700)).during(opening)?;
+        let store = Self {
+            path: path.clone(),
+            dir,
+            pins: Mutex::default(),
+            busy: Mutex::default(),
+            // Layers that a crashed run wrote may not be on disk yet.
+            dirty: AtomicBool::new(true),
+        };
+        for name in store.names()? {
+            if name.starts_with(TEMPORARY) {
+                store.remove_temporary(&name)?;
+            }
+        }
+        store.make_base()?;
+        Ok(Arc::new(store))
     }
+
+    fn names(&self) -> Result<Vec<String>> {
+        let dir = open_child_dir(&self.dir, b".").during(|| "listing layers")?;
+        let names = names(&dir).during(|| "listing layers")?;
+        Ok(names.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect())
+    }
+
+    fn remove_temporary(&self, name: &str) -> Result<()> {
+        remove_tree(self.dir.as_fd(), name.as_bytes()).during(|| format!("removing {}", self.path.join(name).display()))
+    }
+
+    fn pins(&self) -> MutexGuard<'_, Pins> {
+        lock(&self.pins)
+    }
+
     /// Whether the layer is there.
-    pub fn contains(&self, _diff_id: &Digest) -> bool {
-        false
+    pub fn contains(&self, diff_id: &Digest) -> bool {
+        rustix::fs::accessat(&self.dir, format!("{}/{META}", diff_id.hex()), rustix::fs::Access::EXISTS, AtFlags::empty()).is_ok()
     }
+
     /// Holds a layer; `None` when it is not there.
-    pub fn pin(&self, _diff_id: &Digest) -> Option<LayerGuard> {
-        None
+    pub fn pin(self: &Arc<Self>, diff_id: &Digest) -> Option<LayerGuard> {
+        let mut pins = self.pins();
+        // Under the lock, so that a sweep cannot take it between look and pin.
+        if !self.contains(diff_id) {
+            return None;
+        }
+        *pins.counts.entry(diff_id.clone()).or_default() += 1;
+        pins.touched.insert(diff_id.clone());
+        Some(LayerGuard { diff_id: diff_id.clone(), store: self.clone() })
     }
+
+    fn record(&self, diff_id: &Digest) -> Result<LayerRecord> {
+        let file = self.path.join(diff_id.hex()).join(META);
+        let stored = match std::fs::read(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::not_found(format!("layer {diff_id} does not exist")));
+            }
+            other => other.during(|| format!("reading {}", file.display()))?,
+        };
+        record::decode(&stored)
+    }
+
     /// What is known of a layer.
     pub fn meta(&self, diff_id: &Digest) -> Result<LayerMeta> {
-        Err(Error::not_implemented(diff_id.as_str()))
+        let LayerRecord { diff_id, size, tar_size, .. } = self.record(diff_id)?;
+        Ok(LayerMeta { diff_id, size, tar_size })
     }
+
     /// All layers.
     pub fn list(&self) -> Result<Vec<LayerMeta>> {
-        Ok(Vec::new())
+        let ids = self.names()?.into_iter().filter_map(|name| format!("sha256:{name}").parse::<Digest>().ok());
+        ids.map(|id| self.meta(&id)).filter(|meta| !matches!(meta, Err(error) if error.kind == Kind::NotFound)).collect()
     }
+
     /// The directory with a layer's files.
-    pub fn tree(&self, _diff_id: &Digest) -> PathBuf {
-        PathBuf::new()
+    pub fn tree(&self, diff_id: &Digest) -> PathBuf {
+        self.path.join(diff_id.hex()).join(TREE)
     }
+
     /// Unpacks a tar (plain, gzip or zstd, told apart by content). Fails, and leaves nothing
     /// behind, when the tar is bad or its digest is not `expected`. When `expected` is there
     /// already (or another thread brings it meanwhile), `tar` may be left unread.
-    pub fn ingest(&self, _tar: impl Read + Send, _expected: Option<&Digest>) -> Result<Ingested> {
-        Err(Error::not_implemented("ingest"))
+    pub fn ingest(self: &Arc<Self>, tar: impl Read + Send, expected: Option<&Digest>) -> Result<Ingested> {
+        let Some(expected) = expected else { return self.unpack(tar, None) };
+        let mine = lock(&self.busy).entry(expected.clone()).or_default().clone();
+        let result = {
+            let _only_one = lock(&mine);
+            match self.pin(expected) {
+                Some(guard) => Ok(Ingested { meta: self.meta(expected)?, existed: true, guard }),
+                None => self.unpack(tar, Some(expected)),
+            }
+        };
+        let mut busy = lock(&self.busy);
+        // The map's and ours: nobody else waits.
+        if Arc::strong_count(&mine) <= 2 {
+            busy.remove(expected);
+        }
+        result
     }
+
+    fn unpack(self: &Arc<Self>, tar: impl Read + Send, expected: Option<&Digest>) -> Result<Ingested> {
+        let temporary = Temporary::new(self)?;
+        let record = temporary.fill(tar, expected)?;
+        let (guard, existed) = temporary.keep(&record.diff_id)?;
+        let LayerRecord { diff_id, size, tar_size, .. } = record;
+        Ok(Ingested { meta: LayerMeta { diff_id, size, tar_size }, existed, guard })
+    }
+
     /// The exact tar of a layer.
-    pub fn tar_stream(&self, diff_id: &Digest) -> Result<TarStream> {
-        Err(Error::not_implemented(diff_id.as_str()))
+    pub fn tar_stream(self: &Arc<Self>, diff_id: &Digest) -> Result<TarStream> {
+        let missing = || Error::not_found(format!("layer {diff_id} does not exist"));
+        let guard = self.pin(diff_id).ok_or_else(missing)?;
+        let record = self.record(diff_id)?;
+        let opening = || format!("opening layer {diff_id}");
+        let dir = self.path.join(diff_id.hex());
+        let headers = File::open(dir.join(HEADERS)).during(opening)?;
+        let tree = open_dir(&dir.join(TREE)).during(opening)?;
+        let replaced = if record.moves.is_empty() { None } else { Some(open_dir(&dir.join(REPLACED)).during(opening)?) };
+        let inner = Rebuilder::new(headers, tree, replaced, Moves::new(&record.moves)).during(opening)?;
+        Ok(TarStream { inner, hasher: Some(Sha256::new()), left: record.tar_size, guard })
+    }
+
+    /// Makes everything written so far durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        if self.dirty.swap(false, Ordering::AcqRel) {
+            let dir = open_child_dir(&self.dir, b".").during(|| "synchronising layers")?;
+            if let Err(error) = rustix::fs::syncfs(&dir) {
+                self.dirty.store(true, Ordering::Release);
+                return Err(Error::wrap("synchronising layers", error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a sweep: whatever is pinned from now on survives it.
+    pub(crate) fn begin_sweep(&self) {
+        self.pins().touched.clear();
+    }
+
+    /// Removes a layer unless somebody holds it; returns the bytes freed.
+    pub(crate) fn sweep(&self, diff_id: &Digest) -> Result<u64> {
+        let size = self.meta(diff_id).map_or(0, |meta| meta.size);
+        let temporary = temporary_name();
+        {
+            let pins = self.pins();
+            if pins.counts.contains_key(diff_id) || pins.touched.contains(diff_id) {
+                return Ok(0);
+            }
+            match renameat_with(&self.dir, diff_id.hex(), &self.dir, temporary.as_str(), RenameFlags::NOREPLACE) {
+                Err(Errno::NOENT) => return Ok(0),
+                other => other.during(|| format!("removing layer {diff_id}"))?,
+            }
+        }
+        self.remove_temporary(&temporary)?;
+        Ok(size)
+    }
+
+    /// The lowest layer of every root file system: the places that the runtime mounts onto
+    /// and the marks that docker's containers have. Any image's own files hide it.
+    fn make_base(&self) -> Result<()> {
+        let base = self.base();
+        let making = || format!("making {}", base.display());
+        for dir in ["dev/pts", "dev/shm", "etc", "proc", "sys"] {
+            std::fs::create_dir_all(base.join(dir)).during(making)?;
+        }
+        for file in [".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf"] {
+            use std::os::unix::fs::OpenOptionsExt as _;
+            File::options().create(true).append(true).mode(0o755).open(base.join(file)).during(making)?;
+        }
+        match std::os::unix::fs::symlink("/proc/mounts", base.join("etc/mtab")) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error).during(making),
+            _ => Ok(()),
+        }
+    }
+
+    /// The directory of the lowest layer.
+    pub(crate) fn base(&self) -> PathBuf {
+        self.path.join("base")
+    }
+}
+
+fn temporary_name() -> String {
+    format!("{TEMPORARY}{}", &types::id::random_hex()[..16])
+}
+
+/// A layer being made; removed unless it is kept.
+struct Temporary<'a> {
+    store: &'a Arc<LayerStore>,
+    name: String,
+    dir: OwnedFd,
+    kept: bool,
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            if let Err(error) = self.store.remove_temporary(&self.name) {
+                tracing::warn!(%error, "what is left of a layer stays until the next start");
+            }
+        }
+    }
+}
+
+impl<'a> Temporary<'a> {
+    fn new(store: &'a Arc<LayerStore>) -> Result<Self> {
+        let name = temporary_name();
+        let making = || format!("making {}", store.path.join(&name).display());
+        mkdirat(&store.dir, name.as_str(), Mode::from_raw_mode(0o700)).during(making)?;
+        let dir = open_child_dir(&store.dir, name.as_bytes()).during(making)?;
+        let made = Self { store, name, dir, kept: false };
+        for (name, mode) in [(TREE, 0o755), (REPLACED, 0o700)] {
+            mkdirat(&made.dir, name, Mode::from_raw_mode(mode)).during(|| format!("making {name} of a layer"))?;
+            let dir = open_child_dir(&made.dir, name.as_bytes()).during(|| "opening a layer")?;
+            fchmod(dir, Mode::from_raw_mode(mode)).during(|| "making a layer")?;
+        }
+        Ok(made)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.store.path.join(&self.name)
+    }
+
+    fn fill(&self, tar: impl Read + Send, expected: Option<&Digest>) -> Result<LayerRecord> {
+        let failed = |error: io::Error| archive_error("unpacking a layer", &error);
+        let headers = File::create(self.path().join(HEADERS)).during(|| "creating a layer's header stream")?;
+        let tree = open_dir(&self.path().join(TREE)).map_err(failed)?;
+        let aside = open_dir(&self.path().join(REPLACED)).map_err(failed)?;
+        let (applied, summary) = pipelined(tar, |pieces| {
+            let mut reader = Reader::new(pieces, Recorder::new(BufWriter::new(headers))?);
+            let applied = Applier::layer(tree, aside)?.run(&mut reader)?;
+            reader.drain()?;
+            reader.into_tap().finish()?.flush()?;
+            Ok(applied)
+        })
+        .map_err(failed)?;
+        if expected.is_some_and(|expected| *expected != summary.digest) {
+            let expected = expected.map(Digest::as_str).unwrap_or_default();
+            return Err(Error::invalid(format!(
+                "layer verification failed: expected diff id {expected}, got {}",
+                summary.digest
+            )));
+        }
+        let Applied { size, moves } = applied;
+        let record = LayerRecord { diff_id: summary.digest, size, tar_size: summary.size, moves };
+        self.write_meta(&record)?;
+        Ok(record)
+    }
+
+    fn write_meta(&self, record: &LayerRecord) -> Result<()> {
+        if record.moves.is_empty() {
+            unlinkat(&self.dir, REPLACED, AtFlags::REMOVEDIR).during(|| "finishing a layer")?;
+        }
+        std::fs::write(self.path().join(META), record::encode(record)?).during(|| "writing a layer's meta data")
+    }
+
+    /// Gives it its name. Another thread may have been faster; then that one counts.
+    fn keep(mut self, diff_id: &Digest) -> Result<(LayerGuard, bool)> {
+        let existed = match renameat_with(&self.store.dir, self.name.as_str(), &self.store.dir, diff_id.hex(), RenameFlags::NOREPLACE) {
+            Ok(()) => {
+                self.kept = true;
+                self.store.dirty.store(true, Ordering::Release);
+                false
+            }
+            Err(Errno::EXIST | Errno::NOTEMPTY) => true,
+            Err(error) => return Err(Error::wrap(format_args!("storing layer {diff_id}"), error)),
+        };
+        match self.store.pin(diff_id) {
+            Some(guard) => Ok((guard, existed)),
+            // A sweep came between; the next try will do.
+            None => Err(Error::unavailable(format!("layer {diff_id} was removed while it was stored"))),
+        }
+    }
+}
+
+/// The exact tar of a layer. Fails at its end when what was read is not the layer.
+pub struct TarStream {
+    inner: Rebuilder,
+    hasher: Option<Sha256>,
+    left: u64,
+    guard: LayerGuard,
+}
+
+impl Read for TarStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let count = self.inner.read(buffer)?;
+        self.left = self.left.saturating_sub(count as u64);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buffer[..count]);
+        }
+        // Checked with the last bytes and not after them: whoever copies a known number of
+        // bytes never asks again.
+        if self.left == 0 || count == 0 {
+            if let Some(hasher) = self.hasher.take() {
+                let digest = Digest::from_sha256(hasher.finalize().into());
+                if digest != self.guard.diff_id {
+                    return Err(crate::tar::bad(format!("layer {} is damaged on disk: its content is now {digest}", self.guard.diff_id)));
+                }
+            }
+        }
+        Ok(count)
     }
 }

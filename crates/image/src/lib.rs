@@ -8,23 +8,36 @@
 //! This crate runs no containers and answers no API calls; it knows nothing of who uses an
 //! image beyond what the caller tells it.
 
+mod apply;
 pub mod archive;
+mod changes;
 mod config;
+mod fsutil;
+mod headers;
 mod history;
+mod import;
+mod input;
 mod layers;
+mod load;
+mod pack;
 mod record;
+pub mod registry;
 mod remove;
 mod rootfs;
+mod save;
 mod store;
+mod tar;
 mod usage;
 
 pub use crate::{
-    config::{ConfigPatch, HistoryEntry, ImageConfig, Platform},
+    changes::{Change, ChangeKind},
+    config::{ConfigPatch, HistoryEntry, ImageConfig, Platform, RootFs},
     history::HistoryRow,
+    load::Loaded,
     layers::{Ingested, LayerGuard, LayerMeta, LayerStore, TarStream},
     record::{Descriptor, Image, LayerRef, References, Source},
-    remove::{ContainerUse, PruneFilter, Pruned, Removal},
-    rootfs::{Change, ChangeKind, RootfsSpec},
-    store::{ImageStore, LayerPins, Loaded, NewImage, Progress},
+    remove::{ContainerUse, InUse, PruneFilter, Pruned, Removal},
+    rootfs::RootfsSpec,
+    store::{ImageStore, LayerPins, NewImage, Progress},
     usage::{DiskUsage, ImageUsage},
 };

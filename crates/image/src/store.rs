@@ -1,19 +1,24 @@
 //! The image store: records, tags, and which layers are still needed.
+//!
+//! Records live in the cluster's store under `ns/<namespace>/images/` and
+//! `ns/<namespace>/tags/`; layers live in the node's [`LayerStore`]. A layer is needed while
+//! an image record of any namespace names it, a [`crate::LayerGuard`] holds it, or
+//! [`LayerPins`] says so.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
-use store::Store;
-use tokio::io::{AsyncRead, AsyncWrite};
-use types::{Digest, Error, Namespace, Reference, Result};
+use store::{Entry, Revision, Store, Txn};
+use tokio::sync::Mutex as AsyncMutex;
+use types::{Digest, Error, Namespace, Reference, Result, Time, record};
 
 use crate::{
-    config::{ConfigPatch, Platform},
-    layers::LayerStore,
-    record::{Image, References, Source},
+    config::ImageConfig,
+    layers::{LayerGuard, LayerStore},
+    record::{Image, ImageRecord, LayerRef, References, Source, TagRecord},
 };
 
 /// Layers that somebody beyond the image records needs: containers.
@@ -23,16 +28,9 @@ pub trait LayerPins: Send + Sync + 'static {
     async fn pinned(&self) -> Result<HashSet<Digest>>;
 }
 
-/// Told how a load goes on: an object (a layer's digest) and bytes done so far.
+/// Told how a load goes on: an object (a layer's digest or its name in the archive) and the
+/// bytes of it done so far.
 pub type Progress = Arc<dyn Fn(&str, u64) + Send + Sync>;
-
-/// An image that a load brought.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Loaded {
-    pub id: Digest,
-    /// The references that now point at it; empty when the archive named none.
-    pub references: Vec<Reference>,
-}
 
 /// An image to record. Its layers must be in the layer store, held by guards of the caller.
 #[derive(Debug, Clone, Default)]
@@ -45,97 +43,287 @@ pub struct NewImage {
     pub source: Option<Source>,
 }
 
-/// The image store.
+/// Parsed images by their key, with the revision they were read at.
+type Cache = Arc<Mutex<HashMap<String, (Revision, Arc<Image>)>>>;
+
+/// The image store. Cheap to clone.
+#[derive(Clone)]
 pub struct ImageStore {
     pub(crate) layers: Arc<LayerStore>,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) pins: OnceLock<Arc<dyn LayerPins>>,
+    pins: Arc<OnceLock<Arc<dyn LayerPins>>>,
+    cache: Cache,
+    /// One sweep at a time.
+    sweeping: Arc<AsyncMutex<()>>,
+}
+
+/// All images and references of a namespace at one time.
+pub(crate) struct Index {
+    pub images: HashMap<Digest, Arc<Image>>,
+    pub references: Vec<(Reference, Digest)>,
+}
+
+impl Index {
+    /// What points at `id`.
+    pub(crate) fn references_of(&self, id: &Digest) -> References {
+        let mut found = References::default();
+        for (reference, _) in self.references.iter().filter(|(_, image)| image == id) {
+            let list = if reference.digest().is_some() { &mut found.digests } else { &mut found.tags };
+            list.push(reference.clone());
+        }
+        found
+    }
+
+    /// The image that `name` means: a reference first, then an id or its first digits.
+    pub(crate) fn resolve(&self, name: &str) -> Result<Arc<Image>> {
+        if let Ok(id) = name.parse::<Digest>() {
+            return self.images.get(&id).cloned().ok_or_else(|| Error::not_found(format!("No such image: {name}")));
+        }
+        let is_id = name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
+        let reference = if is_id { None } else { Some(name.parse::<Reference>()?.or_latest()) };
+        if let Some(reference) = &reference {
+            // A digest says it exactly; the tag beside it may have moved on.
+            let wanted = match reference.digest() {
+                Some(digest) => reference.with_digest(digest.clone()),
+                None => reference.clone(),
+            };
+            if let Some((_, id)) = self.references.iter().find(|(known, _)| *known == wanted) {
+                if let Some(image) = self.images.get(id) {
+                    return Ok(image.clone());
+                }
+            }
+        }
+        let shown = reference.map_or_else(|| name.to_owned(), |reference| reference.familiar());
+        let missing = || Error::not_found(format!("No such image: {shown}"));
+        let digits = name.strip_prefix("sha256:").unwrap_or(name);
+        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(missing());
+        }
+        let mut matching = self.images.iter().filter(|(id, _)| id.hex().starts_with(digits));
+        match (matching.next(), matching.next()) {
+            (Some((_, image)), None) => Ok(image.clone()),
+            // docker, too, takes an ambiguous prefix for none.
+            _ => Err(missing()),
+        }
+    }
+}
+
+pub(crate) fn image_key(ns: &Namespace, id: &Digest) -> String {
+    format!("ns/{ns}/images/{}", id.hex())
+}
+
+pub(crate) fn tag_key(ns: &Namespace, reference: &Reference) -> String {
+    format!("ns/{ns}/tags/{reference}")
+}
+
+/// Runs `work` where it may block.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|source| Error::wrap("working on images", source))?
 }
 
 impl ImageStore {
     /// Opens the store with its layers under `data_dir`.
     pub async fn open(data_dir: &Path, store: Arc<dyn Store>) -> Result<Self> {
         let data_dir = data_dir.to_owned();
-        let layers = tokio::task::spawn_blocking(move || LayerStore::open(&data_dir))
-            .await
-            .map_err(|e| Error::wrap("opening the layer store", e))??;
-        Ok(Self {
-            layers,
-            store,
-            pins: OnceLock::new(),
-        })
+        let layers = blocking(move || LayerStore::open(&data_dir)).await?;
+        Ok(Self { layers, store, pins: Arc::default(), cache: Arc::default(), sweeping: Arc::default() })
     }
+
     /// The layers.
     pub fn layers(&self) -> &Arc<LayerStore> {
         &self.layers
     }
+
     /// Names who else holds layers; asked before any layer is removed. Only the first call counts.
     pub fn set_pins(&self, pins: Arc<dyn LayerPins>) {
         let _ = self.pins.set(pins);
     }
-    /// Removes layers that no image record of any namespace, no guard and no pin needs; returns
-    /// the bytes freed. Call once after the start, when the pins are known.
-    pub async fn collect_garbage(&self) -> Result<u64> {
-        Ok(0)
+
+    fn image_of(&self, entry: &Entry) -> Result<Arc<Image>> {
+        let cached = |cache: &Cache| {
+            let cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
+            cache.get(&entry.key).filter(|(revision, _)| *revision == entry.modified).map(|(_, image)| image.clone())
+        };
+        if let Some(image) = cached(&self.cache) {
+            return Ok(image);
+        }
+        let ImageRecord { config: raw_config, layers, parent, last_tagged, source } = record::decode(&entry.value)?;
+        let id = Digest::of(raw_config.as_bytes());
+        let config = ImageConfig::parse(&raw_config)?;
+        let image = Arc::new(Image { id, raw_config, config, layers, parent, last_tagged, source });
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.insert(entry.key.clone(), (entry.modified, image.clone()));
+        Ok(image)
+    }
+
+    /// Everything in the namespace.
+    pub(crate) async fn index(&self, ns: &Namespace) -> Result<Index> {
+        // Tags first: an image is recorded with its tags at once, so each tag's image is found.
+        let tags = self.store.list(&format!("ns/{ns}/tags/")).await?;
+        let images = self.store.list(&format!("ns/{ns}/images/")).await?;
+        let skip = format!("ns/{ns}/tags/").len();
+        let mut references = Vec::with_capacity(tags.entries.len());
+        for entry in &tags.entries {
+            references.push((entry.key[skip..].parse::<Reference>()?, record::decode::<TagRecord>(&entry.value)?.image));
+        }
+        references.sort();
+        let mut by_id = HashMap::with_capacity(images.entries.len());
+        for entry in &images.entries {
+            let image = self.image_of(entry)?;
+            by_id.insert(image.id.clone(), image);
+        }
+        self.forget_removed(ns, &by_id);
+        Ok(Index { images: by_id, references })
+    }
+
+    /// Drops cached images of the namespace that are gone.
+    fn forget_removed(&self, ns: &Namespace, images: &HashMap<Digest, Arc<Image>>) {
+        let prefix = format!("ns/{ns}/images/");
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.retain(|key, (_, image)| !key.starts_with(&prefix) || images.contains_key(&image.id));
     }
 
     /// The image that `name` means: a reference, an id, or the first digits of one.
-    pub async fn resolve(&self, _ns: &Namespace, name: &str) -> Result<Arc<Image>> {
-        Err(Error::not_found(format!("No such image: {name}")))
+    pub async fn resolve(&self, ns: &Namespace, name: &str) -> Result<Arc<Image>> {
+        self.index(ns).await?.resolve(name)
     }
+
     /// The image with this id.
-    pub async fn get(&self, _ns: &Namespace, id: &Digest) -> Result<Arc<Image>> {
-        Err(Error::not_found(format!("No such image: {id}")))
+    pub async fn get(&self, ns: &Namespace, id: &Digest) -> Result<Arc<Image>> {
+        match self.store.get(&image_key(ns, id)).await? {
+            Some(entry) => self.image_of(&entry),
+            None => Err(Error::not_found(format!("No such image: {id}"))),
+        }
     }
+
     /// All images with their references, newest first.
-    pub async fn list(&self, _ns: &Namespace) -> Result<Vec<(Arc<Image>, References)>> {
-        Ok(Vec::new())
+    pub async fn list(&self, ns: &Namespace) -> Result<Vec<(Arc<Image>, References)>> {
+        let index = self.index(ns).await?;
+        let mut all: Vec<_> = index.images.values().map(|image| (image.clone(), index.references_of(&image.id))).collect();
+        all.sort_by(|(a, _), (b, _)| b.config.created.cmp(&a.config.created).then_with(|| a.id.cmp(&b.id)));
+        Ok(all)
     }
+
     /// What points at an image.
-    pub async fn references(&self, _ns: &Namespace, _id: &Digest) -> Result<References> {
-        Ok(References::default())
+    pub async fn references(&self, ns: &Namespace, id: &Digest) -> Result<References> {
+        Ok(self.index(ns).await?.references_of(id))
     }
+
     /// Lets `reference` (`latest` is implied) point at image `name`.
-    pub async fn tag(
-        &self,
-        _ns: &Namespace,
-        name: &str,
-        _reference: &Reference,
-    ) -> Result<Arc<Image>> {
-        Err(Error::not_found(format!("No such image: {name}")))
+    pub async fn tag(&self, ns: &Namespace, name: &str, reference: &Reference) -> Result<Arc<Image>> {
+        let reference = reference.clone().or_latest();
+        if reference.digest().is_some() {
+            return Err(Error::invalid("refusing to create a tag with a digest reference"));
+        }
+        if reference.familiar_name() == "sha256" {
+            return Err(Error::invalid("refusing to create an ambiguous tag using digest algorithm as name"));
+        }
+        let image = self.resolve(ns, name).await?;
+        self.point(ns, &image, &[reference]).await?;
+        self.get(ns, &image.id).await
     }
+
+    /// Writes references to an image that exists, as long as it does.
+    async fn point(&self, ns: &Namespace, image: &Image, references: &[Reference]) -> Result<()> {
+        let record = ImageRecord {
+            config: image.raw_config.clone(),
+            layers: image.layers.clone(),
+            parent: image.parent.clone(),
+            last_tagged: Time::now(),
+            source: image.source.clone(),
+        };
+        let mut txn = self.put_references(ns, &image.id, references)?.when(store::Guard::Present(image_key(ns, &image.id)));
+        txn = txn.put(image_key(ns, &image.id), record::encode(&record)?);
+        match self.store.commit(txn).await {
+            Err(store::Error::Conflict { .. }) => Err(Error::not_found(format!("No such image: {}", image.id))),
+            other => Ok(other.map(drop)?),
+        }
+    }
+
+    fn put_references(&self, ns: &Namespace, id: &Digest, references: &[Reference]) -> Result<Txn> {
+        references.iter().try_fold(Txn::new(), |txn, reference| {
+            let value = record::encode(&TagRecord { image: id.clone() })?;
+            Ok(txn.put(tag_key(ns, &reference.clone().or_latest()), value))
+        })
+    }
+
     /// Records an image and its references. Idempotent.
-    pub async fn create_image(&self, _ns: &Namespace, _image: NewImage) -> Result<Arc<Image>> {
-        Err(Error::not_implemented("create_image"))
+    ///
+    /// Fails when the configuration is bad or a layer is not there.
+    pub async fn create_image(&self, ns: &Namespace, image: NewImage) -> Result<Arc<Image>> {
+        let config = ImageConfig::parse(&image.config)?;
+        let id = Digest::of(image.config.as_bytes());
+        // Held until the record is written.
+        let (layers, _guards) = self.hold_layers(config.rootfs.diff_ids).await?;
+        let layer_store = self.layers.clone();
+        blocking(move || layer_store.sync()).await?;
+
+        let key = image_key(ns, &id);
+        let before = match self.store.get(&key).await? {
+            Some(entry) => Some(record::decode::<ImageRecord>(&entry.value)?),
+            None => None,
+        };
+        let tagged = image.references.iter().any(|reference| reference.digest().is_none());
+        let (parent, last_tagged, source) =
+            before.map(|record| (record.parent, record.last_tagged, record.source)).unwrap_or_default();
+        let record = ImageRecord {
+            config: image.config,
+            layers,
+            parent: image.parent.or(parent),
+            last_tagged: if tagged { Time::now() } else { last_tagged },
+            source: image.source.or(source),
+        };
+        let txn = self.put_references(ns, &id, &image.references)?.put(key, record::encode(&record)?);
+        self.store.commit(txn).await?;
+        self.get(ns, &id).await
     }
-    /// Loads a docker archive or OCI layout, compressed or not.
-    pub async fn load(
-        &self,
-        _ns: &Namespace,
-        _archive: impl AsyncRead + Send + Unpin + 'static,
-        _platform: Option<Platform>,
-        _progress: Progress,
-    ) -> Result<Vec<Loaded>> {
-        Err(Error::not_implemented("load"))
+
+    /// Pins layers and looks up their sizes.
+    async fn hold_layers(&self, diff_ids: Vec<Digest>) -> Result<(Vec<LayerRef>, Vec<LayerGuard>)> {
+        let layers = self.layers.clone();
+        blocking(move || {
+            let (mut found, mut guards) = (Vec::new(), Vec::new());
+            for diff_id in diff_ids {
+                let guard = layers
+                    .pin(&diff_id)
+                    .ok_or_else(|| Error::not_found(format!("layer {diff_id} of the image does not exist")))?;
+                found.push(LayerRef { size: layers.meta(&diff_id)?.size, diff_id });
+                guards.push(guard);
+            }
+            Ok((found, guards))
+        })
+        .await
     }
-    /// Writes images as an archive that is a docker archive and an OCI layout in one.
-    pub async fn save(
-        &self,
-        _ns: &Namespace,
-        _names: &[String],
-        _to: impl AsyncWrite + Send + Unpin + 'static,
-    ) -> Result<()> {
-        Err(Error::not_implemented("save"))
+
+    /// Removes layers that no image record of any namespace, no guard and no pin needs; returns
+    /// the bytes freed. Call once after the start, when the pins are known.
+    pub async fn collect_garbage(&self) -> Result<u64> {
+        let layers = self.layers.clone();
+        let all = blocking(move || layers.list()).await?;
+        self.sweep(all.into_iter().map(|meta| meta.diff_id).collect()).await
     }
-    /// Makes an image of a root file system's tar.
-    pub async fn import(
-        &self,
-        _ns: &Namespace,
-        _tar: impl AsyncRead + Send + Unpin + 'static,
-        _reference: Option<&Reference>,
-        _message: &str,
-        _patch: ConfigPatch,
-    ) -> Result<Arc<Image>> {
-        Err(Error::not_implemented("import"))
+
+    /// Removes those of `candidates` that nobody needs; returns the bytes freed.
+    pub(crate) async fn sweep(&self, mut candidates: HashSet<Digest>) -> Result<u64> {
+        if candidates.is_empty() {
+            return Ok(0);
+        }
+        let _one = self.sweeping.lock().await;
+        self.layers.begin_sweep();
+        for entry in self.store.list("ns/").await?.entries {
+            let is_image = entry.key.split('/').nth(2) == Some("images");
+            if is_image {
+                for layer in record::decode::<ImageRecord>(&entry.value)?.layers {
+                    candidates.remove(&layer.diff_id);
+                }
+            }
+        }
+        if let Some(pins) = self.pins.get() {
+            for pinned in pins.pinned().await? {
+                candidates.remove(&pinned);
+            }
+        }
+        let layers = self.layers.clone();
+        blocking(move || candidates.iter().map(|diff_id| layers.sweep(diff_id)).sum()).await
     }
 }
