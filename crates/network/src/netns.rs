@@ -141,6 +141,9 @@ fn unshare_onto(path: &Path) -> io::Result<()> {
     Links::open()?.set_up(1)?;
     write_sysctl("net.ipv6.conf.all.disable_ipv6", "1").or_else(absent)?;
     write_sysctl("net.ipv6.conf.lo.disable_ipv6", "0").or_else(absent)?;
+    // Docker's defaults: any port and ping without privileges, for the namespace is private.
+    write_sysctl("net.ipv4.ip_unprivileged_port_start", "0")?;
+    write_sysctl("net.ipv4.ping_group_range", "0 2147483647")?;
     mount_bind("/proc/thread-self/ns/net", path)?;
     Ok(())
 }

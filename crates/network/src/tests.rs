@@ -216,6 +216,14 @@ impl World {
         Links::open().unwrap().list().unwrap()
     }
 
+    /// How many mounts there are in our folder.
+    fn mounts(&self) -> usize {
+        let all = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        all.lines()
+            .filter(|line| line.contains(self.folder.path().to_str().unwrap()))
+            .count()
+    }
+
     /// Elements and rules of all tables.
     fn ruleset(&self) -> String {
         let output = std::process::Command::new("nft")

@@ -1,5 +1,7 @@
 //! Crashes, leaks, other people's rules.
 
+mod random;
+
 use super::*;
 use crate::{Changed, LinkName, Live};
 
@@ -227,13 +229,7 @@ fn two_instances_and_foreign_rules_do_not_disturb_each_other() {
 fn fifty_in_parallel_leave_nothing() {
     on_machine(|world| {
         let bridge = world.bridge("kraud0", &["172.17.0.0/16"]);
-        let counts = || {
-            let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo")
-                .unwrap()
-                .lines()
-                .count();
-            (world.links(), mounts, world.ruleset())
-        };
+        let counts = || (world.links(), world.mounts(), world.ruleset());
         let before = counts();
         let life = async |host: u16| {
             let id = ContainerId::random();
