@@ -8,5 +8,3 @@ pub mod docker;
 pub mod http;
 
 pub use docker::serve;
-
-

@@ -8,11 +8,22 @@ const SPEC: &str = include_str!("spec-routes.txt");
 #[test]
 fn table_names_every_call_of_the_specification() {
     let spec: BTreeSet<&str> = SPEC.lines().filter(|line| !line.is_empty()).collect();
-    let rows: Vec<String> = api::docker::table().iter().map(|row| format!("{} {}", row.method, row.path)).collect();
+    let rows: Vec<String> = api::docker::table()
+        .iter()
+        .map(|row| format!("{} {}", row.method, row.path))
+        .collect();
     let table: BTreeSet<&str> = rows.iter().map(String::as_str).collect();
     assert_eq!(table.len(), rows.len(), "a call stands in the table twice");
-    assert_eq!(spec.difference(&table).collect::<Vec<_>>(), Vec::<&&str>::new(), "missing in the table");
-    assert_eq!(table.difference(&spec).collect::<Vec<_>>(), Vec::<&&str>::new(), "not in the specification");
+    assert_eq!(
+        spec.difference(&table).collect::<Vec<_>>(),
+        Vec::<&&str>::new(),
+        "missing in the table"
+    );
+    assert_eq!(
+        table.difference(&spec).collect::<Vec<_>>(),
+        Vec::<&&str>::new(),
+        "not in the specification"
+    );
 }
 
 #[test]

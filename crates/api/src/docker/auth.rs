@@ -6,6 +6,8 @@ use types::{Error, Result};
 use super::router::Call;
 
 /// `POST /auth`
-pub async fn check(_: Call) -> Result<Response> {
-    Err(Error::not_implemented("checking a registry's credentials is not done yet"))
+pub(super) async fn check(_: Call) -> Result<Response> {
+    Err(Error::not_implemented(
+        "checking a registry's credentials is not done yet",
+    ))
 }

@@ -31,7 +31,10 @@ impl<S> Call<S> {
 
     /// A header as text.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.parts.headers.get(name).and_then(|value| value.to_str().ok())
+        self.parts
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
     }
 
     /// The body, which must be JSON and not empty.
@@ -60,40 +63,54 @@ impl<S> Call<S> {
             .extensions
             .get::<Hijacker>()
             .cloned()
-            .ok_or_else(|| Error::system(format!("{}: this connection cannot be taken over", self.parts.uri.path())))
+            .ok_or_else(|| {
+                Error::system(format!(
+                    "{}: this connection cannot be taken over",
+                    self.parts.uri.path()
+                ))
+            })
     }
 }
 
 /// JSON with `status`, a line end behind it as docker writes it.
-pub fn json_with(status: StatusCode, value: &impl Serialize) -> Result<Response> {
-    let mut text = serde_json::to_vec(value).map_err(|error| Error::wrap("encoding the response", error))?;
+pub(super) fn json_with(status: StatusCode, value: &impl Serialize) -> Result<Response> {
+    let mut text =
+        serde_json::to_vec(value).map_err(|error| Error::wrap("encoding the response", error))?;
     text.push(b'\n');
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     Ok(response)
 }
 
 /// 200 with JSON.
-pub fn json(value: &impl Serialize) -> Result<Response> {
+pub(super) fn json(value: &impl Serialize) -> Result<Response> {
     json_with(StatusCode::OK, value)
 }
 
 /// A status without body.
-pub fn empty(status: StatusCode) -> Result<Response> {
+pub(super) fn empty(status: StatusCode) -> Result<Response> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     Ok(response)
 }
 
 /// 200 with a body of `content_type`.
-pub fn stream(content_type: &'static str, body: Body) -> Result<Response> {
+pub(super) fn stream(content_type: &'static str, body: Body) -> Result<Response> {
     let mut response = Response::new(body);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     Ok(response)
 }
 
 /// 200 with plain text.
-pub fn text(text: &'static str) -> Result<Response> {
-    stream("text/plain; charset=utf-8", Body::from(Bytes::from_static(text.as_bytes())))
+pub(super) fn text(text: &'static str) -> Result<Response> {
+    stream(
+        "text/plain; charset=utf-8",
+        Body::from(Bytes::from_static(text.as_bytes())),
+    )
 }

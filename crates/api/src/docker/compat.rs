@@ -7,7 +7,8 @@ use super::{dispatch::Support, router::table, version::ApiVersion};
 /// The document.
 pub fn compat_markdown() -> String {
     let rows = table();
-    let count = |wanted: fn(&Support) -> bool| rows.iter().filter(|row| wanted(&row.support)).count();
+    let count =
+        |wanted: fn(&Support) -> bool| rows.iter().filter(|row| wanted(&row.support)).count();
     let mut text = format!(
         "# Compatibility with the Docker Engine API\n\n\
          Every call of the published API {max}, with its state in kraud. Versions {min} to {max} are\n\
@@ -28,7 +29,11 @@ pub fn compat_markdown() -> String {
             Support::Partial(missing) => ("partial", missing),
             Support::NotYet(why) => ("not yet", why),
         };
-        let _ = writeln!(text, "| `{} {}` | {state} | {remark} |", row.method, row.path);
+        let _ = writeln!(
+            text,
+            "| `{} {}` | {state} | {remark} |",
+            row.method, row.path
+        );
     }
     text
 }

@@ -7,15 +7,24 @@ const DEFAULT: &[u8] = &[16, 17];
 
 /// Parses docker's notation: keys by comma, each one character or `ctrl-` and one of
 /// `a`–`z`, `@`, `[`, `\`, `]`, `^`, `_`. Missing or empty is the default.
-pub fn parse(text: Option<&str>) -> Result<Vec<u8>> {
-    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(DEFAULT.to_vec()) };
+pub(super) fn parse(text: Option<&str>) -> Result<Vec<u8>> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(DEFAULT.to_vec());
+    };
     let bad = || Error::invalid(format!("Invalid detach keys ({text}) provided"));
     text.split(',')
         .map(|key| match key.as_bytes() {
             [one] => Ok(*one),
             [b'c', b't', b'r', b'l', b'-', key @ (b'a'..=b'z')] => Ok(key - b'a' + 1),
             b"ctrl-@" => Ok(0),
-            [b'c', b't', b'r', b'l', b'-', key @ (b'[' | b'\\' | b']' | b'^' | b'_')] => Ok(key - b'@'),
+            [
+                b'c',
+                b't',
+                b'r',
+                b'l',
+                b'-',
+                key @ (b'[' | b'\\' | b']' | b'^' | b'_'),
+            ] => Ok(key - b'@'),
             b"DEL" => Ok(127),
             _ => Err(bad()),
         })
@@ -25,14 +34,14 @@ pub fn parse(text: Option<&str>) -> Result<Vec<u8>> {
 /// Finds the sequence in what is typed. Keys that could begin it are held back until it is
 /// clear that they do not.
 #[derive(Debug)]
-pub struct Detector {
+pub(super) struct Detector {
     keys: Vec<u8>,
     matched: usize,
 }
 
 /// What [`Detector::feed`] found.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Typed {
+pub(super) enum Typed {
     /// Pass this on.
     Data(Vec<u8>),
     /// Pass this on, then detach.
@@ -41,12 +50,12 @@ pub enum Typed {
 
 impl Detector {
     /// Looks for `keys`.
-    pub fn new(keys: Vec<u8>) -> Self {
+    pub(super) fn new(keys: Vec<u8>) -> Self {
         Self { keys, matched: 0 }
     }
 
     /// Takes in what was typed.
-    pub fn feed(&mut self, typed: &[u8]) -> Typed {
+    pub(super) fn feed(&mut self, typed: &[u8]) -> Typed {
         let mut pass = Vec::with_capacity(typed.len());
         for &key in typed {
             if key != self.keys[self.matched] {
@@ -74,9 +83,18 @@ mod tests {
     fn notation() {
         assert_eq!(parse(None).unwrap(), [16, 17]);
         assert_eq!(parse(Some("")).unwrap(), [16, 17]);
-        assert_eq!(parse(Some("ctrl-a,b,ctrl-@,ctrl-_,ctrl-[")).unwrap(), [1, b'b', 0, 31, 27]);
+        assert_eq!(
+            parse(Some("ctrl-a,b,ctrl-@,ctrl-_,ctrl-[")).unwrap(),
+            [1, b'b', 0, 31, 27]
+        );
         for bad in ["ctrl-", "ctrl-A", "ab", "a,,b", "ctrl-é"] {
-            assert!(parse(Some(bad)).unwrap_err().message.starts_with("Invalid detach keys"), "{bad}");
+            assert!(
+                parse(Some(bad))
+                    .unwrap_err()
+                    .message
+                    .starts_with("Invalid detach keys"),
+                "{bad}"
+            );
         }
     }
 

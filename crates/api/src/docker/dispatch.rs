@@ -28,7 +28,7 @@ pub enum Support {
 }
 
 /// What answers a call.
-pub type Handler<S> = fn(Call<S>) -> BoxFuture<'static, Result<Response>>;
+pub(super) type Handler<S> = fn(Call<S>) -> BoxFuture<'static, Result<Response>>;
 
 /// One row of the table.
 pub struct Route<S: 'static> {
@@ -53,7 +53,10 @@ impl<S> Route<S> {
 }
 
 /// A service that answers from `table`, the first fitting row first.
-pub fn router<S: Clone + Send + Sync + 'static>(table: &'static [Route<S>], state: S) -> axum::Router {
+pub(super) fn router<S: Clone + Send + Sync + 'static>(
+    table: &'static [Route<S>],
+    state: S,
+) -> axum::Router {
     axum::Router::new().fallback(move |request: Request| {
         let state = state.clone();
         async move { answer(table, state, request).await }
@@ -66,10 +69,15 @@ async fn answer<S>(table: &'static [Route<S>], state: S, request: Request) -> Re
     let path: Arc<str> = request.uri().path().into();
     let result = match find(table, state, request) {
         // A panic in a handler must not take the connection's other requests down.
-        Ok((handler, call)) => AssertUnwindSafe(handler(call)).catch_unwind().await.unwrap_or_else(|_| {
-            tracing::error!(%method, %path, "handler panicked");
-            Err(Error::system(format!("{method} {path}: internal error; the log of the daemon tells more")))
-        }),
+        Ok((handler, call)) => AssertUnwindSafe(handler(call))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| {
+                tracing::error!(%method, %path, "handler panicked");
+                Err(Error::system(format!(
+                    "{method} {path}: internal error; the log of the daemon tells more"
+                )))
+            }),
         Err(error) => Err(error),
     };
     let mut response = result.unwrap_or_else(|error| {
@@ -81,7 +89,11 @@ async fn answer<S>(table: &'static [Route<S>], state: S, request: Request) -> Re
     response
 }
 
-fn find<S>(table: &'static [Route<S>], state: S, request: Request) -> Result<(Handler<S>, Call<S>)> {
+fn find<S>(
+    table: &'static [Route<S>],
+    state: S,
+    request: Request,
+) -> Result<(Handler<S>, Call<S>)> {
     let (parts, body) = request.into_parts();
     let path = percent_decode_str(parts.uri.path())
         .decode_utf8()
@@ -96,7 +108,17 @@ fn find<S>(table: &'static [Route<S>], state: S, request: Request) -> Result<(Ha
         .ok_or_else(not_found)?;
     let version = version.map_or(Ok(ApiVersion::MAX), ApiVersion::negotiate)?;
     let query = Query::parse(parts.uri.query());
-    Ok((route.handler, Call { state, version, name, query, parts, body }))
+    Ok((
+        route.handler,
+        Call {
+            state,
+            version,
+            name,
+            query,
+            parts,
+            body,
+        },
+    ))
 }
 
 /// `/v1.41/info` is version `1.41` and `/info`.
@@ -111,15 +133,21 @@ fn split_version(path: &str) -> (Option<&str>, &str) {
 }
 
 /// The value of the header `Server`.
-pub const SERVER: &str = concat!("kraud/", env!("CARGO_PKG_VERSION"), " (linux)");
+pub(super) const SERVER: &str = concat!("kraud/", env!("CARGO_PKG_VERSION"), " (linux)");
 
 /// Headers that docker's clients expect of every answer.
-pub const HEADERS: [(&str, &str); 4] =
-    [("api-version", "1.50"), ("docker-experimental", "false"), ("ostype", "linux"), ("server", SERVER)];
+pub(super) const HEADERS: [(&str, &str); 4] = [
+    ("api-version", "1.50"),
+    ("docker-experimental", "false"),
+    ("ostype", "linux"),
+    ("server", SERVER),
+];
 
 fn add_headers(response: &mut Response) {
     for (name, value) in HEADERS {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
     }
 }
 
@@ -133,13 +161,20 @@ mod tests {
     use crate::docker::call;
 
     fn echo(call: Call<()>) -> BoxFuture<'static, Result<Response>> {
-        Box::pin(async move { call::json(&serde_json::json!([call.name, call.version.to_string()])) })
+        Box::pin(
+            async move { call::json(&serde_json::json!([call.name, call.version.to_string()])) },
+        )
     }
     fn panics(_: Call<()>) -> BoxFuture<'static, Result<Response>> {
         Box::pin(async { panic!("as wanted") })
     }
     const fn row(method: Method, path: &'static str, handler: Handler<()>) -> Route<()> {
-        Route { method, path, support: Support::Full, handler }
+        Route {
+            method,
+            path,
+            support: Support::Full,
+            handler,
+        }
     }
     static TABLE: [Route<()>; 5] = [
         row(Method::GET, "/images/json", echo),
@@ -150,7 +185,11 @@ mod tests {
     ];
 
     async fn get(method: Method, uri: &str) -> (StatusCode, String) {
-        let request = Request::builder().method(method).uri(uri).body(Body::empty()).unwrap();
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .body(Body::empty())
+            .unwrap();
         let response = router(&TABLE, ()).oneshot(request).await.unwrap();
         assert_eq!(response.headers()["api-version"], "1.50");
         assert_eq!(response.headers()["server"], SERVER);
@@ -164,26 +203,53 @@ mod tests {
         for (method, uri, body) in [
             (Method::GET, "/images/json", r#"["","1.50"]"#),
             (Method::GET, "/v1.41/images/json", r#"["","1.41"]"#),
-            (Method::GET, "/v1.24/images/reg:5000/a/b:c/json", r#"["reg:5000/a/b:c","1.24"]"#),
+            (
+                Method::GET,
+                "/v1.24/images/reg:5000/a/b:c/json",
+                r#"["reg:5000/a/b:c","1.24"]"#,
+            ),
             (Method::GET, "/images/a%2Fb/json", r#"["a/b","1.50"]"#),
-            (Method::DELETE, "/images/a/b@sha256:1", r#"["a/b@sha256:1","1.50"]"#),
+            (
+                Method::DELETE,
+                "/images/a/b@sha256:1",
+                r#"["a/b@sha256:1","1.50"]"#,
+            ),
             (Method::GET, "/volumes/v1.2", r#"["v1.2","1.50"]"#),
         ] {
-            assert_eq!(get(method, uri).await, (StatusCode::OK, format!("{body}\n")), "{uri}");
+            assert_eq!(
+                get(method, uri).await,
+                (StatusCode::OK, format!("{body}\n")),
+                "{uri}"
+            );
         }
     }
 
     #[tokio::test]
     async fn refusals() {
-        let missing = (StatusCode::NOT_FOUND, "{\"message\":\"page not found\"}\n".to_owned());
-        for uri in ["/", "/nothing", "/v1.99/nothing", "/vx/images/json", "/v1.41"] {
+        let missing = (
+            StatusCode::NOT_FOUND,
+            "{\"message\":\"page not found\"}\n".to_owned(),
+        );
+        for uri in [
+            "/",
+            "/nothing",
+            "/v1.99/nothing",
+            "/vx/images/json",
+            "/v1.41",
+        ] {
             assert_eq!(get(Method::GET, uri).await, missing, "{uri}");
         }
         assert_eq!(get(Method::POST, "/images/json").await, missing);
         let (status, text) = get(Method::GET, "/v1.99/images/json").await;
         assert_eq!(status, StatusCode::BAD_REQUEST);
         assert!(text.contains("too new"));
-        assert_eq!(get(Method::GET, "/images/%ff/json").await.0, StatusCode::BAD_REQUEST);
-        assert_eq!(get(Method::GET, "/panic").await.0, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(
+            get(Method::GET, "/images/%ff/json").await.0,
+            StatusCode::BAD_REQUEST
+        );
+        assert_eq!(
+            get(Method::GET, "/panic").await.0,
+            StatusCode::INTERNAL_SERVER_ERROR
+        );
     }
 }

@@ -10,12 +10,12 @@ use types::{Error, Kind};
 
 /// The body of every failed call.
 #[derive(Debug, Serialize)]
-pub struct ErrorResponse<'a> {
+pub(super) struct ErrorResponse<'a> {
     pub message: &'a str,
 }
 
 /// The status code that docker gives for a kind of failure.
-pub fn status(kind: Kind) -> StatusCode {
+pub(super) fn status(kind: Kind) -> StatusCode {
     match kind {
         Kind::InvalidParameter => StatusCode::BAD_REQUEST,
         Kind::NotFound => StatusCode::NOT_FOUND,
@@ -30,16 +30,22 @@ pub fn status(kind: Kind) -> StatusCode {
 }
 
 /// The response for a failed call.
-pub fn response(error: &Error) -> Response {
+pub(super) fn response(error: &Error) -> Response {
     let status = status(error.kind);
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     // 304 must not have a body.
     if status != StatusCode::NOT_MODIFIED {
-        let mut body = serde_json::to_vec(&ErrorResponse { message: &error.message }).unwrap_or_default();
+        let mut body = serde_json::to_vec(&ErrorResponse {
+            message: &error.message,
+        })
+        .unwrap_or_default();
         body.push(b'\n');
         *response.body_mut() = Body::from(body);
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
     }
     response
 }

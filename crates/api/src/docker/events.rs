@@ -7,7 +7,7 @@ use types::{Error, Result};
 use super::{lines, router::Call, wire::event::EventMessage};
 
 /// `GET /events`
-pub async fn events(call: Call) -> Result<Response> {
+pub(super) async fn events(call: Call) -> Result<Response> {
     let since = call.query.time("since")?;
     let until = call.query.time("until")?;
     if let (Some(since), Some(until)) = (since, until)
@@ -19,7 +19,9 @@ pub async fn events(call: Call) -> Result<Response> {
             until.unix_seconds()
         )));
     }
-    let events = call.state.events(&call.scope(), since, until, call.query.filters()?)?;
+    let events = call
+        .state
+        .events(&call.scope(), since, until, call.query.filters()?)?;
     lines::respond(stream::unfold(events, |mut events| async move {
         let event = events.next().await?;
         Some((EventMessage::from(&*event), events))

@@ -17,15 +17,18 @@ use super::{
 };
 
 /// `POST /containers/{id}/exec`
-pub async fn create(mut call: Call) -> Result<Response> {
+pub(super) async fn create(mut call: Call) -> Result<Response> {
     let request: ExecRequest = call.json().await?;
     detach::parse(Some(&request.detach_keys))?;
-    let id = call.state.exec_create(&call.scope(), &call.name, request).await?;
+    let id = call
+        .state
+        .exec_create(&call.scope(), &call.name, request)
+        .await?;
     call::json_with(StatusCode::CREATED, &IdResponse { id: id.to_string() })
 }
 
 /// `POST /exec/{id}/start`
-pub async fn start(mut call: Call) -> Result<Response> {
+pub(super) async fn start(mut call: Call) -> Result<Response> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
     struct Body {
@@ -35,8 +38,17 @@ pub async fn start(mut call: Call) -> Result<Response> {
     }
     let body: Body = call.json_or_none().await?.unwrap_or_default();
     let scope = call.scope();
-    let keys = call.state.exec_inspect(&scope, &call.name).await?.request.detach_keys;
-    let request = ExecStart { detach: body.detach, tty: body.tty, console_size: body.console_size };
+    let keys = call
+        .state
+        .exec_inspect(&scope, &call.name)
+        .await?
+        .request
+        .detach_keys;
+    let request = ExecStart {
+        detach: body.detach,
+        tty: body.tty,
+        console_size: body.console_size,
+    };
     if !body.detach {
         // Fails here rather than after the process was started.
         call.hijacker()?;
@@ -45,12 +57,17 @@ pub async fn start(mut call: Call) -> Result<Response> {
     match call.state.exec_start(&scope, &call.name, request).await {
         Ok(None) => call::empty(StatusCode::OK),
         Ok(Some(attached)) => {
-            let options = Options { raw: body.tty, detach_keys: Some(detach::parse(Some(&keys))?) };
+            let options = Options {
+                raw: body.tty,
+                detach_keys: Some(detach::parse(Some(&keys))?),
+            };
             session::begin(&call, content_type, options, attached)
         }
         // The request was fine and the process did not start: docker says so in the stream,
         // and the client learns the exit code (126, 127) from inspect.
-        Err(error) if !body.detach && matches!(error.kind, Kind::InvalidParameter | Kind::System) => {
+        Err(error)
+            if !body.detach && matches!(error.kind, Kind::InvalidParameter | Kind::System) =>
+        {
             session::say(&call, content_type, body.tty, &error.message)
         }
         Err(error) => Err(error),
@@ -58,17 +75,23 @@ pub async fn start(mut call: Call) -> Result<Response> {
 }
 
 /// `POST /exec/{id}/resize`
-pub async fn resize(call: Call) -> Result<Response> {
+pub(super) async fn resize(call: Call) -> Result<Response> {
     let (height, width) = call.query.size()?;
-    call.state.exec_resize(&call.scope(), &call.name, height, width).await?;
+    call.state
+        .exec_resize(&call.scope(), &call.name, height, width)
+        .await?;
     call::empty(StatusCode::OK)
 }
 
 /// `GET /exec/{id}/json`
-pub async fn inspect(call: Call) -> Result<Response> {
+pub(super) async fn inspect(call: Call) -> Result<Response> {
     let view = call.state.exec_inspect(&call.scope(), &call.name).await?;
     let request = view.request;
-    let keys = if request.detach_keys.is_empty() { Vec::new() } else { detach::parse(Some(&request.detach_keys))? };
+    let keys = if request.detach_keys.is_empty() {
+        Vec::new()
+    } else {
+        detach::parse(Some(&request.detach_keys))?
+    };
     call::json(&ExecInspect {
         id: view.id.to_string(),
         running: view.running,

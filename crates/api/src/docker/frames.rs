@@ -8,25 +8,25 @@ use agent::Output;
 use bytes::{BufMut as _, BytesMut};
 
 /// The media type of framed output, named so since API 1.42.
-pub const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
+pub(super) const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
 /// The media type of unframed output, and of everything before API 1.42.
-pub const RAW: &str = "application/vnd.docker.raw-stream";
+pub(super) const RAW: &str = "application/vnd.docker.raw-stream";
 
 /// The media type to announce.
-pub fn media_type(tty: bool, since_1_42: bool) -> &'static str {
+pub(super) fn media_type(tty: bool, since_1_42: bool) -> &'static str {
     if !tty && since_1_42 { MULTIPLEXED } else { RAW }
 }
 
 /// Which of the two streams a piece is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Stream {
+pub(super) enum Stream {
     Stdout = 1,
     Stderr = 2,
 }
 
 /// Appends the parts of one piece, framed unless `raw`.
-pub fn put(to: &mut BytesMut, raw: bool, stream: Stream, parts: &[&[u8]]) {
+pub(super) fn put(to: &mut BytesMut, raw: bool, stream: Stream, parts: &[&[u8]]) {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     to.reserve(length + 8);
     if !raw {
@@ -39,7 +39,7 @@ pub fn put(to: &mut BytesMut, raw: bool, stream: Stream, parts: &[&[u8]]) {
 }
 
 /// Appends a piece of output.
-pub fn put_output(to: &mut BytesMut, raw: bool, output: &Output) {
+pub(super) fn put_output(to: &mut BytesMut, raw: bool, output: &Output) {
     match output {
         Output::Stdout(bytes) => put(to, raw, Stream::Stdout, &[bytes]),
         Output::Stderr(bytes) => put(to, raw, Stream::Stderr, &[bytes]),
@@ -58,6 +58,13 @@ mod tests {
         buffer.clear();
         put(&mut buffer, true, Stream::Stdout, &[b"a", b"bc"]);
         assert_eq!(&buffer[..], b"abc");
-        assert_eq!((media_type(false, true), media_type(true, true), media_type(false, false)), (MULTIPLEXED, RAW, RAW));
+        assert_eq!(
+            (
+                media_type(false, true),
+                media_type(true, true),
+                media_type(false, false)
+            ),
+            (MULTIPLEXED, RAW, RAW)
+        );
     }
 }

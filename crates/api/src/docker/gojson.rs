@@ -12,10 +12,10 @@ use serde::de::{
 use serde_json::{Error, Map, Value};
 
 /// A JSON value that deserializes by Go's rules.
-pub struct Go(pub Value);
+pub(super) struct Go(pub Value);
 
 /// Removes every null field of `object` itself.
-pub fn strip_nulls(object: &mut Map<String, Value>) {
+pub(super) fn strip_nulls(object: &mut Map<String, Value>) {
     object.retain(|_, value| !value.is_null());
 }
 
@@ -46,10 +46,18 @@ impl<'de> Deserializer<'de> for Go {
         }
     }
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        if self.0.is_null() { visitor.visit_str("") } else { self.0.deserialize_str(visitor) }
+        if self.0.is_null() {
+            visitor.visit_str("")
+        } else {
+            self.0.deserialize_str(visitor)
+        }
     }
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        if self.0.is_null() { visitor.visit_str("") } else { self.0.deserialize_string(visitor) }
+        if self.0.is_null() {
+            visitor.visit_str("")
+        } else {
+            self.0.deserialize_string(visitor)
+        }
     }
     fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         self.0.deserialize_bytes(visitor)
@@ -58,15 +66,27 @@ impl<'de> Deserializer<'de> for Go {
         self.0.deserialize_byte_buf(visitor)
     }
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+        if self.0.is_null() {
+            visitor.visit_none()
+        } else {
+            visitor.visit_some(self)
+        }
     }
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         self.0.deserialize_unit(visitor)
     }
-    fn deserialize_unit_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
         self.0.deserialize_unit_struct(name, visitor)
     }
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
         visitor.visit_newtype_struct(self)
     }
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -79,7 +99,12 @@ impl<'de> Deserializer<'de> for Go {
     fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Error> {
         self.deserialize_seq(visitor)
     }
-    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &'static str, _: usize, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: usize,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
         self.deserialize_seq(visitor)
     }
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -120,8 +145,14 @@ impl<'de> Deserializer<'de> for Go {
 struct Items(std::vec::IntoIter<Value>);
 impl<'de> SeqAccess<'de> for Items {
     type Error = Error;
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Error> {
-        self.0.next().map(|item| seed.deserialize(Go(item))).transpose()
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Error> {
+        self.0
+            .next()
+            .map(|item| seed.deserialize(Go(item)))
+            .transpose()
     }
     fn size_hint(&self) -> Option<usize> {
         Some(self.0.len())
@@ -140,8 +171,14 @@ struct Entries {
 
 impl Entries {
     fn all(object: Map<String, Value>) -> Self {
-        let entries: Vec<_> = object.into_iter().map(|(key, value)| (Key::Other(key), value)).collect();
-        Self { left: entries.into_iter(), value: Value::Null }
+        let entries: Vec<_> = object
+            .into_iter()
+            .map(|(key, value)| (Key::Other(key), value))
+            .collect();
+        Self {
+            left: entries.into_iter(),
+            value: Value::Null,
+        }
     }
 
     /// The entries that are fields, by their proper names, without nulls and duplicates.
@@ -152,21 +189,34 @@ impl Entries {
                 .iter()
                 .find(|field| **field == key)
                 .or_else(|| fields.iter().find(|field| field.eq_ignore_ascii_case(&key)));
-            let Some(field) = field.filter(|_| !value.is_null()) else { continue };
+            let Some(field) = field.filter(|_| !value.is_null()) else {
+                continue;
+            };
             match found.iter_mut().find(|(known, _)| known == field) {
                 Some(known) => known.1 = value,
                 None => found.push((field, value)),
             }
         }
-        let entries: Vec<_> = found.into_iter().map(|(field, value)| (Key::Field(field), value)).collect();
-        Self { left: entries.into_iter(), value: Value::Null }
+        let entries: Vec<_> = found
+            .into_iter()
+            .map(|(field, value)| (Key::Field(field), value))
+            .collect();
+        Self {
+            left: entries.into_iter(),
+            value: Value::Null,
+        }
     }
 }
 
 impl<'de> MapAccess<'de> for Entries {
     type Error = Error;
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
-        let Some((key, value)) = self.left.next() else { return Ok(None) };
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Error> {
+        let Some((key, value)) = self.left.next() else {
+            return Ok(None);
+        };
         self.value = value;
         match key {
             Key::Field(name) => seed.deserialize(BorrowedStrDeserializer::<Error>::new(name)),
@@ -212,14 +262,24 @@ mod tests {
         .unwrap();
         assert_eq!(sample.name, "b");
         assert_eq!((sample.size, sample.tags, sample.pair), (4, None, [0, 0]));
-        assert_eq!(sample.labels, BTreeMap::from([("keep".into(), String::new()), ("Case".into(), "x".into())]));
+        assert_eq!(
+            sample.labels,
+            BTreeMap::from([("keep".into(), String::new()), ("Case".into(), "x".into())])
+        );
         assert_eq!(sample.inner.unwrap().size, 1);
         assert_eq!(read(Value::Null).unwrap(), Sample::default());
     }
 
     #[test]
     fn wrong_types_are_errors() {
-        for bad in [json!({"Name": 1}), json!({"Size": "1"}), json!({"Tags": "x"}), json!([]), json!("x"), json!({"Labels": []})] {
+        for bad in [
+            json!({"Name": 1}),
+            json!({"Size": "1"}),
+            json!({"Tags": "x"}),
+            json!([]),
+            json!("x"),
+            json!({"Labels": []}),
+        ] {
             assert!(read(bad.clone()).is_err(), "{bad}");
         }
     }

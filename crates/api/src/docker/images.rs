@@ -19,86 +19,137 @@ const TAR: &str = "application/x-tar";
 
 /// The parameter `changes`: Dockerfile instructions, one or more lines each time.
 pub(super) fn changes(query: &Query) -> Vec<String> {
-    query.all("changes").flat_map(str::lines).map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    query
+        .all("changes")
+        .flat_map(str::lines)
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// `GET /images/json`
-pub async fn list(call: Call) -> Result<Response> {
+pub(super) async fn list(call: Call) -> Result<Response> {
     let scope = call.scope();
     let mut filters = call.query.filters()?;
     if let Some(pattern) = call.query.nonempty("filter").filter(|_| !call.since(41)) {
         filters.add("reference", pattern);
     }
-    let views = call.state.image_list(&scope, call.query.flag("all"), &filters).await?;
-    let shared = if call.query.flag("shared-size") { call.state.image_usage(&scope).await? } else { Vec::new() };
+    let views = call
+        .state
+        .image_list(&scope, call.query.flag("all"), &filters)
+        .await?;
+    let shared = if call.query.flag("shared-size") {
+        call.state.image_usage(&scope).await?
+    } else {
+        Vec::new()
+    };
     let shared_size = |image: &image::Image| {
         let usage = shared.iter().find(|usage| usage.image.id == image.id);
-        usage.map_or(-1, |usage| i64::try_from(usage.shared_size).unwrap_or(i64::MAX))
+        usage.map_or(-1, |usage| {
+            i64::try_from(usage.shared_size).unwrap_or(i64::MAX)
+        })
     };
-    let summaries: Vec<_> =
-        views.iter().map(|view| convert::image::summary(view, -1, shared_size(&view.image), call.version)).collect();
+    let summaries: Vec<_> = views
+        .iter()
+        .map(|view| convert::image::summary(view, -1, shared_size(&view.image), call.version))
+        .collect();
     call::json(&summaries)
 }
 
 /// `GET /images/{name}/json`
-pub async fn inspect(call: Call) -> Result<Response> {
+pub(super) async fn inspect(call: Call) -> Result<Response> {
     let view = call.state.image_inspect(&call.scope(), &call.name).await?;
     call::json(&convert::image::inspect(&view, call.version))
 }
 
 /// `GET /images/{name}/history`
-pub async fn history(call: Call) -> Result<Response> {
+pub(super) async fn history(call: Call) -> Result<Response> {
     let rows = call.state.image_history(&call.scope(), &call.name).await?;
-    call::json(&rows.into_iter().map(convert::image::history).collect::<Vec<_>>())
+    call::json(
+        &rows
+            .into_iter()
+            .map(convert::image::history)
+            .collect::<Vec<_>>(),
+    )
 }
 
 /// The reference that `repo` and `tag` name together.
 fn repository(repo: &str, tag: &str) -> Result<Reference> {
     let reference: Reference = repo.parse()?;
     if reference.digest().is_some() {
-        return Err(Error::invalid("refusing to create a tag with a digest reference"));
+        return Err(Error::invalid(
+            "refusing to create a tag with a digest reference",
+        ));
     }
-    if tag.is_empty() { Ok(reference.or_latest()) } else { reference.with_tag(tag) }
+    if tag.is_empty() {
+        Ok(reference.or_latest())
+    } else {
+        reference.with_tag(tag)
+    }
 }
 
 /// `POST /images/{name}/tag`
-pub async fn tag(call: Call) -> Result<Response> {
+pub(super) async fn tag(call: Call) -> Result<Response> {
     let reference = repository(call.query.text("repo"), call.query.text("tag"))?;
-    call.state.image_tag(&call.scope(), &call.name, &reference).await?;
+    call.state
+        .image_tag(&call.scope(), &call.name, &reference)
+        .await?;
     call::empty(StatusCode::CREATED)
 }
 
 /// `DELETE /images/{name}`
-pub async fn remove(call: Call) -> Result<Response> {
+pub(super) async fn remove(call: Call) -> Result<Response> {
     if call.name.trim().is_empty() {
         return Err(Error::invalid("image name cannot be blank"));
     }
     let (force, prune) = (call.query.flag("force"), !call.query.flag("noprune"));
-    let removals = call.state.image_remove(&call.scope(), &call.name, force, prune).await?;
-    call::json(&removals.into_iter().map(convert::image::removal).collect::<Vec<_>>())
+    let removals = call
+        .state
+        .image_remove(&call.scope(), &call.name, force, prune)
+        .await?;
+    call::json(
+        &removals
+            .into_iter()
+            .map(convert::image::removal)
+            .collect::<Vec<_>>(),
+    )
 }
 
 /// `POST /images/prune`
-pub async fn prune(call: Call) -> Result<Response> {
-    let (removals, space_reclaimed) = call.state.image_prune(&call.scope(), &call.query.filters()?).await?;
+pub(super) async fn prune(call: Call) -> Result<Response> {
+    let (removals, space_reclaimed) = call
+        .state
+        .image_prune(&call.scope(), &call.query.filters()?)
+        .await?;
     let deleted: Vec<_> = removals.into_iter().map(convert::image::removal).collect();
-    call::json(&ImagesPruned { images_deleted: Some(deleted).filter(|list| !list.is_empty()), space_reclaimed })
+    call::json(&ImagesPruned {
+        images_deleted: Some(deleted).filter(|list| !list.is_empty()),
+        space_reclaimed,
+    })
 }
 
 /// `GET /images/search`
-pub async fn search(_: Call) -> Result<Response> {
-    Err(Error::not_implemented("kraud does not search registries: use the registry's own web page or API"))
+pub(super) async fn search(_: Call) -> Result<Response> {
+    Err(Error::not_implemented(
+        "kraud does not search registries: use the registry's own web page or API",
+    ))
 }
 
 /// `GET /images/{name}/get`
-pub async fn save_one(call: Call) -> Result<Response> {
+pub(super) async fn save_one(call: Call) -> Result<Response> {
     let names = vec![call.name.clone()];
     save(call, names).await
 }
 
 /// `GET /images/get`
-pub async fn save_many(call: Call) -> Result<Response> {
-    let names: Vec<String> = call.query.all("names").filter(|name| !name.is_empty()).map(str::to_owned).collect();
+pub(super) async fn save_many(call: Call) -> Result<Response> {
+    let names: Vec<String> = call
+        .query
+        .all("names")
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect();
     save(call, names).await
 }
 
@@ -116,7 +167,7 @@ async fn save(call: Call, names: Vec<String>) -> Result<Response> {
 }
 
 /// `POST /images/load`
-pub async fn load(mut call: Call) -> Result<Response> {
+pub(super) async fn load(mut call: Call) -> Result<Response> {
     let (sender, receiver) = mpsc::channel(64);
     let quiet = call.query.flag("quiet");
     let archive = upload::reader(call.take_body());
@@ -124,11 +175,17 @@ pub async fn load(mut call: Call) -> Result<Response> {
     let platform = call.query.nonempty("platform").map(str::to_owned);
     let progress = load_progress(sender.clone(), quiet);
     let task = tokio::spawn(async move {
-        match engine.image_load(&scope, archive, platform.as_deref(), progress).await {
+        match engine
+            .image_load(&scope, archive, platform.as_deref(), progress)
+            .await
+        {
             Ok(report) => {
                 for loaded in report.loaded {
-                    let mut lines: Vec<String> =
-                        loaded.references.iter().map(|reference| format!("Loaded image: {}\n", reference.familiar())).collect();
+                    let mut lines: Vec<String> = loaded
+                        .references
+                        .iter()
+                        .map(|reference| format!("Loaded image: {}\n", reference.familiar()))
+                        .collect();
                     if lines.is_empty() {
                         lines.push(format!("Loaded image ID: {}\n", loaded.id));
                     }
@@ -152,49 +209,79 @@ fn load_progress(sender: mpsc::Sender<Result<JsonMessage>>, quiet: bool) -> imag
             return;
         }
         *last = std::time::Instant::now();
-        let id: String = object.trim_start_matches("sha256:").chars().take(12).collect();
+        let id: String = object
+            .trim_start_matches("sha256:")
+            .chars()
+            .take(12)
+            .collect();
         let _ = sender.try_send(Ok(JsonMessage::layer(id, "Loading layer", bytes, 0)));
     })
 }
 
 /// `POST /images/create`
-pub async fn create(call: Call) -> Result<Response> {
+pub(super) async fn create(call: Call) -> Result<Response> {
     if call.query.nonempty("fromImage").is_some() {
         return pull(call).await;
     }
     match call.query.text("fromSrc") {
         "-" => import(call).await,
         "" => Err(Error::invalid("one of fromImage and fromSrc must be given")),
-        url => Err(Error::not_implemented(format!("importing from {url}: download it first, then: docker import FILE"))),
+        url => Err(Error::not_implemented(format!(
+            "importing from {url}: download it first, then: docker import FILE"
+        ))),
     }
 }
 
 async fn import(mut call: Call) -> Result<Response> {
     let repo = call.query.text("repo").to_owned();
-    let reference = if repo.is_empty() { None } else { Some(repository(&repo, call.query.text("tag"))?) };
+    let reference = if repo.is_empty() {
+        None
+    } else {
+        Some(repository(&repo, call.query.text("tag"))?)
+    };
     let (changes, message) = (changes(&call.query), call.query.text("message").to_owned());
     let platform = call.query.nonempty("platform").map(str::to_owned);
     let tar = upload::reader(call.take_body());
     let (engine, scope) = (call.state.clone(), call.scope());
     let (sender, receiver) = mpsc::channel(4);
     let task = tokio::spawn(async move {
-        let result = engine.image_import(&scope, tar, reference.as_ref(), &message, &changes, platform.as_deref()).await;
-        let _ = sender.send(result.map(|id| JsonMessage::status(id.to_string()))).await;
+        let result = engine
+            .image_import(
+                &scope,
+                tar,
+                reference.as_ref(),
+                &message,
+                &changes,
+                platform.as_deref(),
+            )
+            .await;
+        let _ = sender
+            .send(result.map(|id| JsonMessage::status(id.to_string())))
+            .await;
     });
     lines::respond_to_task(receiver, task).await
 }
 
 async fn pull(call: Call) -> Result<Response> {
     let _: Scope = call.scope();
-    Err(Error::not_implemented(format!("pulling {}: not done yet; use docker load", call.query.text("fromImage"))))
+    Err(Error::not_implemented(format!(
+        "pulling {}: not done yet; use docker load",
+        call.query.text("fromImage")
+    )))
 }
 
 /// `POST /images/{name}/push`
-pub async fn push(call: Call) -> Result<Response> {
-    Err(Error::not_implemented(format!("pushing {}: not done yet; use docker save", call.name)))
+pub(super) async fn push(call: Call) -> Result<Response> {
+    Err(Error::not_implemented(format!(
+        "pushing {}: not done yet; use docker save",
+        call.name
+    )))
 }
 
 /// `GET /distribution/{name}/json`
-pub async fn distribution(call: Call) -> Result<Response> {
-    Err(Error::not_implemented(format!("asking the registry for {}: not done yet", call.name)))
+pub(super) async fn distribution(call: Call) -> Result<Response> {
+    Err(Error::not_implemented(format!(
+        "asking the registry for {}: not done yet",
+        call.name
+    )))
 }

@@ -20,7 +20,9 @@ fn line(value: &impl Serialize) -> Bytes {
 }
 
 /// 200 with one line per item. The client going away drops `items`.
-pub fn respond<T: Serialize + 'static>(items: impl Stream<Item = T> + Send + 'static) -> Result<Response> {
+pub(super) fn respond<T: Serialize + 'static>(
+    items: impl Stream<Item = T> + Send + 'static,
+) -> Result<Response> {
     let body = Body::from_stream(items.map(|item| Ok::<_, Infallible>(line(&item))));
     call::stream("application/json", body)
 }
@@ -37,7 +39,10 @@ impl Drop for Aborts {
 /// The messages of a transfer that `task` makes. A failure before the first message is an
 /// ordinary failed call; a later one is the last line, since the status was sent long ago.
 /// The client going away aborts the task.
-pub async fn respond_to_task(mut messages: mpsc::Receiver<Result<JsonMessage>>, task: JoinHandle<()>) -> Result<Response> {
+pub(super) async fn respond_to_task(
+    mut messages: mpsc::Receiver<Result<JsonMessage>>,
+    task: JoinHandle<()>,
+) -> Result<Response> {
     let task = Aborts(task);
     let first = messages.recv().await.transpose()?;
     let rest = stream::unfold((messages, task), |(mut messages, task)| async move {

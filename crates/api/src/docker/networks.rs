@@ -14,8 +14,10 @@ use super::{
 };
 
 /// `GET /networks`
-pub async fn list(call: Call) -> Result<Response> {
-    let networks = call.state.network_list(&call.scope(), &call.query.filters()?)?;
+pub(super) async fn list(call: Call) -> Result<Response> {
+    let networks = call
+        .state
+        .network_list(&call.scope(), &call.query.filters()?)?;
     let networks: Vec<Network> = networks
         .iter()
         .map(|network| {
@@ -31,8 +33,10 @@ pub async fn list(call: Call) -> Result<Response> {
 }
 
 /// `GET /networks/{id}`
-pub async fn inspect(call: Call) -> Result<Response> {
-    call::json(&convert::network(&call.state.network_inspect(&call.scope(), &call.name)?))
+pub(super) async fn inspect(call: Call) -> Result<Response> {
+    call::json(&convert::network(
+        &call.state.network_inspect(&call.scope(), &call.name)?,
+    ))
 }
 
 #[derive(Default, Deserialize)]
@@ -72,19 +76,31 @@ struct IpamConfigBody {
 impl CreateBody {
     fn into_request(self) -> Result<NetworkCreate> {
         if self.ingress || self.scope == "swarm" {
-            return Err(Error::unavailable("swarm networks need a swarm: this node is not part of a swarm"));
+            return Err(Error::unavailable(
+                "swarm networks need a swarm: this node is not part of a swarm",
+            ));
         }
         if self.config_only {
-            return Err(Error::not_implemented(format!("network {}: configuration-only networks are not done yet", self.name)));
+            return Err(Error::not_implemented(format!(
+                "network {}: configuration-only networks are not done yet",
+                self.name
+            )));
         }
         if !matches!(self.ipam.driver.as_str(), "" | "default") {
-            return Err(Error::not_found(format!("could not find IPAM driver {:?}: this kraud has the driver default", self.ipam.driver)));
+            return Err(Error::not_found(format!(
+                "could not find IPAM driver {:?}: this kraud has the driver default",
+                self.ipam.driver
+            )));
         }
         let subnets = self
             .ipam
             .config
             .into_iter()
-            .map(|config| SubnetRecord { subnet: config.subnet, gateway: config.gateway, ip_range: config.ip_range })
+            .map(|config| SubnetRecord {
+                subnet: config.subnet,
+                gateway: config.gateway,
+                ip_range: config.ip_range,
+            })
             .collect();
         Ok(NetworkCreate {
             name: self.name,
@@ -100,32 +116,50 @@ impl CreateBody {
 }
 
 /// `POST /networks/create`
-pub async fn create(mut call: Call) -> Result<Response> {
+pub(super) async fn create(mut call: Call) -> Result<Response> {
     let body: CreateBody = call.json().await?;
-    let (id, warning) = call.state.network_create(&call.scope(), body.into_request()?).await?;
-    call::json_with(StatusCode::CREATED, &NetworkCreated { id: id.to_string(), warning })
+    let (id, warning) = call
+        .state
+        .network_create(&call.scope(), body.into_request()?)
+        .await?;
+    call::json_with(
+        StatusCode::CREATED,
+        &NetworkCreated {
+            id: id.to_string(),
+            warning,
+        },
+    )
 }
 
 /// `DELETE /networks/{id}`
-pub async fn remove(call: Call) -> Result<Response> {
+pub(super) async fn remove(call: Call) -> Result<Response> {
     call.state.network_remove(&call.scope(), &call.name).await?;
     call::empty(StatusCode::NO_CONTENT)
 }
 
 /// `POST /networks/prune`
-pub async fn prune(call: Call) -> Result<Response> {
-    let pruned = call.state.network_prune(&call.scope(), &call.query.filters()?).await?;
-    call::json(&NetworksPruned { networks_deleted: Some(pruned.deleted).filter(|names| !names.is_empty()) })
+pub(super) async fn prune(call: Call) -> Result<Response> {
+    let pruned = call
+        .state
+        .network_prune(&call.scope(), &call.query.filters()?)
+        .await?;
+    call::json(&NetworksPruned {
+        networks_deleted: Some(pruned.deleted).filter(|names| !names.is_empty()),
+    })
 }
 
 /// `POST /networks/{id}/connect`
-pub async fn connect(call: Call) -> Result<Response> {
+pub(super) async fn connect(call: Call) -> Result<Response> {
     call.state.network_inspect(&call.scope(), &call.name)?;
-    Err(Error::not_implemented("connecting an existing container to a network is not done yet: name its networks when you create it"))
+    Err(Error::not_implemented(
+        "connecting an existing container to a network is not done yet: name its networks when you create it",
+    ))
 }
 
 /// `POST /networks/{id}/disconnect`
-pub async fn disconnect(call: Call) -> Result<Response> {
+pub(super) async fn disconnect(call: Call) -> Result<Response> {
     call.state.network_inspect(&call.scope(), &call.name)?;
-    Err(Error::not_implemented("disconnecting a container from a network is not done yet: create it without that network"))
+    Err(Error::not_implemented(
+        "disconnecting a container from a network is not done yet: create it without that network",
+    ))
 }

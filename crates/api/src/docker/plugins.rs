@@ -6,17 +6,22 @@ use types::{Error, Result};
 use super::{call, router::Call};
 
 /// `GET /plugins`
-pub async fn list(call: Call) -> Result<Response> {
+pub(super) async fn list(call: Call) -> Result<Response> {
     call.query.filters()?.only(&["enabled", "capability"])?;
     call::json(&[(); 0])
 }
 
 /// What names a plugin.
-pub async fn missing(call: Call) -> Result<Response> {
-    Err(Error::not_found(format!("plugin {:?} not found", call.name)))
+pub(super) async fn missing(call: Call) -> Result<Response> {
+    Err(Error::not_found(format!(
+        "plugin {:?} not found",
+        call.name
+    )))
 }
 
 /// What would bring one in.
-pub async fn refuse(_: Call) -> Result<Response> {
-    Err(Error::not_implemented("kraud takes no docker plugins: volume classes and networks are built in"))
+pub(super) async fn refuse(_: Call) -> Result<Response> {
+    Err(Error::not_implemented(
+        "kraud takes no docker plugins: volume classes and networks are built in",
+    ))
 }

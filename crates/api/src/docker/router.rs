@@ -16,12 +16,17 @@ use super::{
 };
 
 /// The handlers' shared state is the engine; nothing else.
-pub type Call = super::call::Call<Engine>;
+pub(super) type Call = super::call::Call<Engine>;
 
 /// A row. The handler is an async function from a [`Call`] to a response.
 macro_rules! row {
     ($method:ident $path:literal $support:expr, $handler:path) => {
-        Route { method: Method::$method, path: $path, support: $support, handler: (|call| Box::pin($handler(call))) as Handler<Engine> }
+        Route {
+            method: Method::$method,
+            path: $path,
+            support: $support,
+            handler: (|call| Box::pin($handler(call))) as Handler<Engine>,
+        }
     };
 }
 

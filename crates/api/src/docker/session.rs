@@ -30,7 +30,7 @@ const RECHECK: Duration = Duration::from_secs(1);
 
 /// How a session is carried.
 #[derive(Debug)]
-pub struct Options {
+pub(super) struct Options {
     /// One stream without frames.
     pub raw: bool,
     /// Ends the session when it is typed; only terminals have it.
@@ -39,9 +39,11 @@ pub struct Options {
 
 /// The head that docker writes before a raw stream: `101` when the client asked for an
 /// upgrade, else a plain `200` behind which both sides just go on.
-pub fn head(upgrade: bool, content_type: &str) -> Vec<u8> {
+pub(super) fn head(upgrade: bool, content_type: &str) -> Vec<u8> {
     let mut head = if upgrade {
-        format!("HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n")
+        format!(
+            "HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+        )
     } else {
         format!("HTTP/1.1 200 OK\r\nContent-Type: {}\r\n", frames::RAW)
     };
@@ -53,7 +55,12 @@ pub fn head(upgrade: bool, content_type: &str) -> Vec<u8> {
 }
 
 /// Takes the call's connection over and runs a session on it in a task of its own.
-pub fn begin<S>(call: &Call<S>, content_type: &str, options: Options, attached: Attached) -> Result<Response> {
+pub(super) fn begin<S>(
+    call: &Call<S>,
+    content_type: &str,
+    options: Options,
+    attached: Attached,
+) -> Result<Response> {
     let upgrade = call.parts.headers.contains_key("upgrade");
     let (response, stream) = call.hijacker()?.take(head(upgrade, content_type));
     tokio::spawn(async move {
@@ -66,17 +73,34 @@ pub fn begin<S>(call: &Call<S>, content_type: &str, options: Options, attached: 
 
 /// Takes the call's connection over only to say `message` on it, as docker does when a
 /// process could not be started.
-pub fn say<S>(call: &Call<S>, content_type: &str, raw: bool, message: &str) -> Result<Response> {
+pub(super) fn say<S>(
+    call: &Call<S>,
+    content_type: &str,
+    raw: bool,
+    message: &str,
+) -> Result<Response> {
     let (sender, output) = mpsc::channel(1);
     // There is room for one.
     let _ = sender.try_send(Output::Stdout(Bytes::from(format!("{message}\r\n"))));
-    let attached = Attached { tty: raw, output, input: None };
-    begin(call, content_type, Options { raw, detach_keys: None }, attached)
+    let attached = Attached {
+        tty: raw,
+        output,
+        input: None,
+    };
+    begin(
+        call,
+        content_type,
+        Options {
+            raw,
+            detach_keys: None,
+        },
+        attached,
+    )
 }
 
 /// Runs a session until the process has ended and all was delivered, the client detaches,
 /// or it is gone.
-pub async fn run(stream: Hijacked, attached: Attached, options: Options) {
+pub(super) async fn run(stream: Hijacked, attached: Attached, options: Options) {
     let Attached { output, input, tty } = attached;
     let lookout = stream.lookout();
     let (read, write) = tokio::io::split(stream);

@@ -15,15 +15,15 @@ use super::{
     router::Call,
     version::ApiVersion,
     wire::system::{
-        Commit, Component, DiskUsage, IndexInfo, PlatformName, PluginsInfo, RegistryConfig, Runtime, SwarmInfo, SystemInfo,
-        Version,
+        Commit, Component, DiskUsage, IndexInfo, PlatformName, PluginsInfo, RegistryConfig,
+        Runtime, SwarmInfo, SystemInfo, Version,
     },
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// `GET` and `HEAD /_ping`
-pub async fn ping(call: Call) -> Result<Response> {
+pub(super) async fn ping(call: Call) -> Result<Response> {
     let mut response = call::text("OK")?;
     let headers = response.headers_mut();
     for (name, value) in [
@@ -55,7 +55,7 @@ fn go_architecture(machine: &str) -> String {
 }
 
 /// `GET /version`
-pub async fn version(call: Call) -> Result<Response> {
+pub(super) async fn version(call: Call) -> Result<Response> {
     let node = call.state.info(&call.scope()).await?.node;
     let arch = go_architecture(&node.architecture);
     let facts = BTreeMap::from([
@@ -66,10 +66,21 @@ pub async fn version(call: Call) -> Result<Response> {
         ("MinAPIVersion", ApiVersion::MIN.to_string()),
         ("Os", "linux".into()),
     ]);
-    let runtime = Component { name: node.default_runtime, version: node.runtime_version, details: BTreeMap::new() };
+    let runtime = Component {
+        name: node.default_runtime,
+        version: node.runtime_version,
+        details: BTreeMap::new(),
+    };
     call::json(&Version {
         platform: PlatformName { name: "kraud" },
-        components: vec![Component { name: "Engine".into(), version: VERSION.into(), details: facts }, runtime],
+        components: vec![
+            Component {
+                name: "Engine".into(),
+                version: VERSION.into(),
+                details: facts,
+            },
+            runtime,
+        ],
         version: VERSION,
         api_version: ApiVersion::MAX.to_string(),
         min_api_version: ApiVersion::MIN.to_string(),
@@ -83,14 +94,17 @@ pub async fn version(call: Call) -> Result<Response> {
 }
 
 /// `GET /info`
-pub async fn info(call: Call) -> Result<Response> {
+pub(super) async fn info(call: Call) -> Result<Response> {
     let info = call.state.info(&call.scope()).await?;
     call::json(&system_info(info))
 }
 
 fn system_info(info: Info) -> SystemInfo {
     let node = info.node;
-    let security = [(node.seccomp, "name=seccomp,profile=builtin"), (node.cgroupns, "name=cgroupns")];
+    let security = [
+        (node.seccomp, "name=seccomp,profile=builtin"),
+        (node.cgroupns, "name=cgroupns"),
+    ];
     SystemInfo {
         id: info.id,
         containers: info.containers,
@@ -141,7 +155,11 @@ fn system_info(info: Info) -> SystemInfo {
         labels: Vec::new(),
         experimental_build: false,
         server_version: VERSION,
-        runtimes: node.runtimes.into_iter().map(|(name, path)| (name, Runtime { path })).collect(),
+        runtimes: node
+            .runtimes
+            .into_iter()
+            .map(|(name, path)| (name, Runtime { path }))
+            .collect(),
         default_runtime: node.default_runtime,
         swarm: SwarmInfo::INACTIVE,
         // Containers always outlive the daemon.
@@ -151,7 +169,11 @@ fn system_info(info: Info) -> SystemInfo {
         containerd_commit: Commit::default(),
         runc_commit: Commit::default(),
         init_commit: Commit::default(),
-        security_options: security.into_iter().filter(|(on, _)| *on).map(|(_, name)| name.to_owned()).collect(),
+        security_options: security
+            .into_iter()
+            .filter(|(on, _)| *on)
+            .map(|(_, name)| name.to_owned())
+            .collect(),
         cdi_spec_dirs: Vec::new(),
         warnings: Some(node.warnings).filter(|warnings| !warnings.is_empty()),
     }
@@ -170,7 +192,12 @@ fn driver_status(backing: &str, d_type: bool) -> Vec<[String; 2]> {
 }
 
 fn registry_config() -> RegistryConfig {
-    let hub = IndexInfo { mirrors: Vec::new(), name: "docker.io", official: true, secure: true };
+    let hub = IndexInfo {
+        mirrors: Vec::new(),
+        name: "docker.io",
+        official: true,
+        secure: true,
+    };
     RegistryConfig {
         insecure_registry_cidrs: vec!["::1/128", "127.0.0.0/8"],
         index_configs: BTreeMap::from([("docker.io", hub)]),
@@ -179,18 +206,33 @@ fn registry_config() -> RegistryConfig {
 }
 
 /// `GET /system/df`
-pub async fn disk_usage(call: Call) -> Result<Response> {
+pub(super) async fn disk_usage(call: Call) -> Result<Response> {
     let wanted: Vec<&str> = call.query.all("type").collect();
-    if let Some(unknown) = wanted.iter().find(|kind| !["container", "image", "volume", "build-cache"].contains(kind)) {
+    if let Some(unknown) = wanted
+        .iter()
+        .find(|kind| !["container", "image", "volume", "build-cache"].contains(kind))
+    {
         return Err(Error::invalid(format!("unknown object type: {unknown}")));
     }
     let wants = |kind: &str| wanted.is_empty() || wanted.contains(&kind);
     let usage = call.state.disk_usage(&call.scope()).await?;
     let now = Time::now();
-    let containers = || usage.containers.iter().map(|view| convert::container::summary(view, None, now)).collect();
+    let containers = || {
+        usage
+            .containers
+            .iter()
+            .map(|view| convert::container::summary(view, None, now))
+            .collect()
+    };
     call::json(&DiskUsage {
         layers_size: if wants("image") { usage.layers_size } else { 0 },
-        images: wants("image").then(|| usage.images.iter().map(|image| convert::image::usage(image, call.version)).collect()),
+        images: wants("image").then(|| {
+            usage
+                .images
+                .iter()
+                .map(|image| convert::image::usage(image, call.version))
+                .collect()
+        }),
         containers: wants("container").then(containers),
         volumes: wants("volume").then(|| usage.volumes.iter().map(convert::volume).collect()),
         build_cache: wants("build-cache").then(Vec::new),

@@ -15,28 +15,30 @@ use tokio_util::io::{ReaderStream, StreamReader};
 const PIECE: usize = 128 << 10;
 
 /// A request's body as a reader.
-pub fn reader(body: Body) -> Reader {
-    Box::pin(StreamReader::new(body.into_data_stream().map_err(io::Error::other)))
+pub(super) fn reader(body: Body) -> Reader {
+    Box::pin(StreamReader::new(
+        body.into_data_stream().map_err(io::Error::other),
+    ))
 }
 
 /// A reader as a response's body. A failure breaks the connection off, so that the client
 /// does not take half an archive for a whole one.
-pub fn body(reader: Reader) -> Body {
+pub(super) fn body(reader: Reader) -> Body {
     Body::from_stream(ReaderStream::with_capacity(reader, PIECE))
 }
 
 /// The writing end of a response's body.
-pub struct Writer {
+pub(super) struct Writer {
     pipe: DuplexStream,
     verdict: oneshot::Sender<Result<(), String>>,
 }
 
 /// Says whether what was written is whole.
-pub struct Verdict(oneshot::Sender<Result<(), String>>);
+pub(super) struct Verdict(oneshot::Sender<Result<(), String>>);
 
 impl Verdict {
     /// Ends the body, or breaks the connection off.
-    pub fn give(self, result: Result<(), String>) {
+    pub(super) fn give(self, result: Result<(), String>) {
         // The client may have gone meanwhile.
         let _ = self.0.send(result);
     }
@@ -44,13 +46,13 @@ impl Verdict {
 
 impl Writer {
     /// Where to write, and the right to say how it ended.
-    pub fn split(self) -> (DuplexStream, Verdict) {
+    pub(super) fn split(self) -> (DuplexStream, Verdict) {
         (self.pipe, Verdict(self.verdict))
     }
 }
 
 /// A response's body and its writing end. The body ends well only when the verdict says so.
-pub fn pipe() -> (Body, Writer) {
+pub(super) fn pipe() -> (Body, Writer) {
     let (pipe, reader) = duplex(2 * PIECE);
     let (verdict, result) = oneshot::channel();
     let last = stream::once(async move {

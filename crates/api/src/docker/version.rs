@@ -50,11 +50,19 @@ impl fmt::Display for ApiVersion {
 impl FromStr for ApiVersion {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
-        let bad = || Error::invalid(format!("invalid API version {text:?}: want two numbers, such as {}", Self::MAX));
+        let bad = || {
+            Error::invalid(format!(
+                "invalid API version {text:?}: want two numbers, such as {}",
+                Self::MAX
+            ))
+        };
         let (major, minor) = text.split_once('.').unwrap_or((text, "0"));
         // docker's clients may send a patch level; it never mattered.
         let minor = minor.split('.').next().unwrap_or(minor);
-        Ok(Self { major: major.parse().map_err(|_| bad())?, minor: minor.parse().map_err(|_| bad())? })
+        Ok(Self {
+            major: major.parse().map_err(|_| bad())?,
+            minor: minor.parse().map_err(|_| bad())?,
+        })
     }
 }
 

@@ -19,16 +19,22 @@ use super::{
 /// Checks the client's handshake; gives the response head.
 fn handshake(headers: &HeaderMap) -> Result<Vec<u8>> {
     let has = |name: &str, word: &str| {
-        headers.get(name).and_then(|value| value.to_str().ok()).is_some_and(|text| {
-            text.split(',').any(|part| part.trim().eq_ignore_ascii_case(word))
-        })
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|text| {
+                text.split(',')
+                    .any(|part| part.trim().eq_ignore_ascii_case(word))
+            })
     };
     if !has("upgrade", "websocket") || !has("connection", "upgrade") {
-        return Err(Error::invalid("not a websocket request: want the headers Connection: Upgrade and Upgrade: websocket"));
+        return Err(Error::invalid(
+            "not a websocket request: want the headers Connection: Upgrade and Upgrade: websocket",
+        ));
     }
-    let key = headers
-        .get("sec-websocket-key")
-        .ok_or_else(|| Error::invalid("not a websocket request: the header Sec-WebSocket-Key is missing"))?;
+    let key = headers.get("sec-websocket-key").ok_or_else(|| {
+        Error::invalid("not a websocket request: the header Sec-WebSocket-Key is missing")
+    })?;
     Ok(format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
         derive_accept_key(key.as_bytes())
@@ -37,13 +43,17 @@ fn handshake(headers: &HeaderMap) -> Result<Vec<u8>> {
 }
 
 /// Fails when the client does not speak web sockets or its connection cannot be taken over.
-pub fn check<S>(call: &Call<S>) -> Result<()> {
+pub(super) fn check<S>(call: &Call<S>) -> Result<()> {
     call.hijacker()?;
     handshake(&call.parts.headers).map(drop)
 }
 
 /// Takes the call's connection over and runs a session on it in a task of its own.
-pub fn begin<S>(call: &Call<S>, detach_keys: Vec<u8>, attached: Attached) -> Result<Response> {
+pub(super) fn begin<S>(
+    call: &Call<S>,
+    detach_keys: Vec<u8>,
+    attached: Attached,
+) -> Result<Response> {
     let (response, stream) = call.hijacker()?.take(handshake(&call.parts.headers)?);
     let binary = call.since(28);
     tokio::spawn(async move {
@@ -61,7 +71,11 @@ async fn run(
     detach_keys: Vec<u8>,
     binary: bool,
 ) {
-    let Attached { mut output, mut input, tty } = attached;
+    let Attached {
+        mut output,
+        mut input,
+        tty,
+    } = attached;
     let mut keys = tty.then(|| Detector::new(detach_keys));
     let (mut to_client, mut from_client) = socket.split();
     let sending = async {

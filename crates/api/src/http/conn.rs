@@ -30,7 +30,11 @@ const GRACE: Duration = Duration::from_secs(3);
 /// Serves `router` on every connection that `listener` accepts until `shutdown` resolves;
 /// then lets requests under way finish for a few seconds. Connections that were hijacked
 /// live on in the tasks that took them.
-pub async fn serve(listener: UnixListener, router: axum::Router, shutdown: impl Future<Output = ()>) {
+pub async fn serve(
+    listener: UnixListener,
+    router: axum::Router,
+    shutdown: impl Future<Output = ()>,
+) {
     let (stop, stopping) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
@@ -52,11 +56,18 @@ pub async fn serve(listener: UnixListener, router: axum::Router, shutdown: impl 
     }
     drop(listener);
     let _ = stop.send(true);
-    let _ = tokio::time::timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
+    let _ = tokio::time::timeout(GRACE, async {
+        while connections.join_next().await.is_some() {}
+    })
+    .await;
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn connection<S: Duplex + 'static>(socket: S, router: axum::Router, stopping: watch::Receiver<bool>) {
+pub(crate) async fn connection<S: Duplex + 'static>(
+    socket: S,
+    router: axum::Router,
+    stopping: watch::Receiver<bool>,
+) {
     let hijacker = Hijacker::new();
     let io = TokioIo::new(Socket::new(socket, hijacker.flags.clone()));
     let service = {
@@ -71,18 +82,28 @@ pub(crate) async fn connection<S: Duplex + 'static>(socket: S, router: axum::Rou
         tracing::debug!(%error, "connection ended");
         return;
     }
-    let Some(pending) = hijacker.finished() else { return };
+    let Some(pending) = hijacker.finished() else {
+        return;
+    };
     let parts = conn.into_parts();
     let mut socket = parts.io.into_inner().into_inner();
     match socket.write_all(&pending.head).await {
-        Ok(()) => drop(pending.to.send(Hijacked::new(Box::new(socket), parts.read_buf))),
+        Ok(()) => drop(
+            pending
+                .to
+                .send(Hijacked::new(Box::new(socket), parts.read_buf)),
+        ),
         Err(error) => tracing::debug!(%error, "client left before its stream began"),
     }
 }
 
-type BoxedAnswer = Pin<Box<dyn Future<Output = Result<Response<Watched<Body>>, Infallible>> + Send>>;
+type BoxedAnswer =
+    Pin<Box<dyn Future<Output = Result<Response<Watched<Body>>, Infallible>> + Send>>;
 
-async fn run<S, F>(conn: &mut http1::Connection<TokioIo<Socket<S>>, F>, mut stopping: watch::Receiver<bool>) -> hyper::Result<()>
+async fn run<S, F>(
+    conn: &mut http1::Connection<TokioIo<Socket<S>>, F>,
+    mut stopping: watch::Receiver<bool>,
+) -> hyper::Result<()>
 where
     S: Duplex + 'static,
     F: hyper::service::HttpService<Incoming, ResBody = Watched<Body>, Error = Infallible> + Unpin,
@@ -98,11 +119,17 @@ where
 
 fn answer(request: Request<Incoming>, router: axum::Router, hijacker: Hijacker) -> BoxedAnswer {
     let flags = hijacker.flags.clone();
-    flags.body_done.store(request.body().is_end_stream(), Ordering::Release);
+    flags
+        .body_done
+        .store(request.body().is_end_stream(), Ordering::Release);
     flags.answering.store(true, Ordering::Release);
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(hijacker);
-    let body = Body::new(Watched { inner: body, flags: flags.clone(), ended: |flags| flags.body_done.store(true, Ordering::Release) });
+    let body = Body::new(Watched {
+        inner: body,
+        flags: flags.clone(),
+        ended: |flags| flags.body_done.store(true, Ordering::Release),
+    });
     Box::pin(async move {
         let response = router.oneshot(Request::from_parts(parts, body)).await?;
         Ok(response.map(|body| Watched {
@@ -123,7 +150,10 @@ struct Watched<B> {
 impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Watched<B> {
     type Data = Bytes;
     type Error = B::Error;
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
         if matches!(polled, Poll::Ready(None)) || self.inner.is_end_stream() {
             (self.ended)(&self.flags);

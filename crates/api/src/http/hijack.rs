@@ -59,7 +59,11 @@ impl Lookout {
 }
 
 impl AsyncRead for Hijacked {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
             return Pin::new(&mut self.inner).poll_read(cx, buf);
         }
@@ -70,7 +74,11 @@ impl AsyncRead for Hijacked {
     }
 }
 impl AsyncWrite for Hijacked {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -97,7 +105,10 @@ pub struct Hijacker {
 
 impl Hijacker {
     pub(super) fn new() -> Self {
-        Self { flags: Arc::default(), pending: Arc::default() }
+        Self {
+            flags: Arc::default(),
+            pending: Arc::default(),
+        }
     }
 
     /// Takes the connection over. `head` is the whole response head as it goes over the
@@ -109,11 +120,17 @@ impl Hijacker {
         self.flags.muted.store(true, Ordering::Release);
         let mut placeholder = Response::new(Body::empty());
         // Makes hyper finish with the connection after this response.
-        placeholder.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+        placeholder.headers_mut().insert(
+            header::CONNECTION,
+            header::HeaderValue::from_static("close"),
+        );
         (placeholder, stream)
     }
 
     pub(super) fn finished(&self) -> Option<Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 }

@@ -46,7 +46,10 @@ impl HangUp for TcpStream {
 /// True when nothing written to `socket` now can reach anybody.
 pub(super) fn hung_up(socket: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(&socket, PollFlags::empty())];
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let now = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     match poll(&mut fds, Some(&now)) {
         Ok(_) => fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR),
         Err(_) => false,
@@ -79,7 +82,11 @@ pub(super) struct Socket<S> {
 
 impl<S> Socket<S> {
     pub(super) fn new(inner: S, flags: Arc<Flags>) -> Self {
-        Self { inner, flags, recheck: None }
+        Self {
+            inner,
+            flags,
+            recheck: None,
+        }
     }
     pub(super) fn into_inner(self) -> S {
         self.inner
@@ -87,7 +94,11 @@ impl<S> Socket<S> {
 }
 
 impl<S: AsyncRead + HangUp + Unpin> AsyncRead for Socket<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
         if buf.filled().len() > before || buf.remaining() == 0 {
@@ -110,7 +121,11 @@ impl<S: AsyncRead + HangUp + Unpin> AsyncRead for Socket<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if self.flags.muted.load(Ordering::Acquire) {
             return Poll::Ready(Ok(buf.len()));
         }

@@ -36,7 +36,12 @@ impl Server {
         let task = tokio::spawn(serve(listener, router, async {
             let _ = stopped.await;
         }));
-        Self { _directory: directory, path, stop: Some(stop), task }
+        Self {
+            _directory: directory,
+            path,
+            stop: Some(stop),
+            task,
+        }
     }
     async fn connect(&self) -> UnixStream {
         UnixStream::connect(&self.path).await.unwrap()
@@ -47,7 +52,10 @@ async fn read_to(client: &mut UnixStream, end: &str) -> String {
     let mut text = String::new();
     let mut byte = [0];
     while !text.ends_with(end) {
-        let count = timeout(LONG, client.read(&mut byte)).await.expect("an answer in time").unwrap();
+        let count = timeout(LONG, client.read(&mut byte))
+            .await
+            .expect("an answer in time")
+            .unwrap();
         assert_eq!(count, 1, "closed after {text:?}");
         text.push(byte[0].into());
     }
@@ -56,15 +64,21 @@ async fn read_to(client: &mut UnixStream, end: &str) -> String {
 
 async fn read_all(client: &mut UnixStream) -> String {
     let mut text = String::new();
-    timeout(LONG, client.read_to_string(&mut text)).await.expect("the end in time").unwrap();
+    timeout(LONG, client.read_to_string(&mut text))
+        .await
+        .expect("the end in time")
+        .unwrap();
     text
 }
 
 /// Takes the connection over and echoes it, with a last word when the client has closed.
 async fn echo(request: Request) -> Response {
     let hijacker = request.extensions().get::<Hijacker>().unwrap().clone();
-    let _ = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
-    let (response, stream) = hijacker.take(b"HTTP/1.1 200 OK\r\nContent-Type: raw\r\n\r\n".to_vec());
+    let _ = axum::body::to_bytes(request.into_body(), 1 << 20)
+        .await
+        .unwrap();
+    let (response, stream) =
+        hijacker.take(b"HTTP/1.1 200 OK\r\nContent-Type: raw\r\n\r\n".to_vec());
     tokio::spawn(async move {
         let mut stream = stream.await.unwrap();
         let mut buffer = [0; 64];
@@ -97,12 +111,25 @@ async fn keep_alive_then_hijack_without_upgrade() {
     let server = Server::start(router());
     let mut client = server.connect().await;
     for _ in 0..2 {
-        client.write_all(b"GET /quick HTTP/1.1\r\nHost: d\r\n\r\n").await.unwrap();
-        assert!(read_to(&mut client, "quick").await.starts_with("HTTP/1.1 200 OK\r\n"));
+        client
+            .write_all(b"GET /quick HTTP/1.1\r\nHost: d\r\n\r\n")
+            .await
+            .unwrap();
+        assert!(
+            read_to(&mut client, "quick")
+                .await
+                .starts_with("HTTP/1.1 200 OK\r\n")
+        );
     }
     // What follows the body belongs to the stream already.
-    client.write_all(b"POST /hijack HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\n\r\n{}early ").await.unwrap();
-    assert_eq!(read_to(&mut client, "early ").await, "HTTP/1.1 200 OK\r\nContent-Type: raw\r\n\r\nearly ");
+    client
+        .write_all(b"POST /hijack HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\n\r\n{}early ")
+        .await
+        .unwrap();
+    assert_eq!(
+        read_to(&mut client, "early ").await,
+        "HTTP/1.1 200 OK\r\nContent-Type: raw\r\n\r\nearly "
+    );
     client.write_all(b"later").await.unwrap();
     assert_eq!(read_to(&mut client, "later").await, "later");
     client.shutdown().await.unwrap();
@@ -113,7 +140,8 @@ async fn keep_alive_then_hijack_without_upgrade() {
 async fn hijack_with_upgrade_and_at_once_closed_input() {
     let server = Server::start(router());
     let mut client = server.connect().await;
-    let request = b"POST /hijack HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nall";
+    let request =
+        b"POST /hijack HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nall";
     client.write_all(request).await.unwrap();
     client.shutdown().await.unwrap();
     assert!(read_all(&mut client).await.ends_with("\r\n\r\nallbye"));
@@ -123,17 +151,26 @@ async fn hijack_with_upgrade_and_at_once_closed_input() {
 async fn half_closed_client_gets_its_answer() {
     let server = Server::start(router());
     let mut client = server.connect().await;
-    client.write_all(b"GET /slow HTTP/1.1\r\nHost: d\r\n\r\n").await.unwrap();
+    client
+        .write_all(b"GET /slow HTTP/1.1\r\nHost: d\r\n\r\n")
+        .await
+        .unwrap();
     client.shutdown().await.unwrap();
     let text = read_all(&mut client).await;
-    assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("slow"), "{text:?}");
+    assert!(
+        text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("slow"),
+        "{text:?}"
+    );
 }
 
 #[tokio::test]
 async fn half_a_body_is_an_error() {
     let server = Server::start(router());
     let mut client = server.connect().await;
-    client.write_all(b"POST /body HTTP/1.1\r\nHost: d\r\nContent-Length: 9\r\n\r\nhalf").await.unwrap();
+    client
+        .write_all(b"POST /body HTTP/1.1\r\nHost: d\r\nContent-Length: 9\r\n\r\nhalf")
+        .await
+        .unwrap();
     client.shutdown().await.unwrap();
     assert!(!read_all(&mut client).await.contains(" 200 "));
 }
@@ -158,7 +195,10 @@ async fn leaving_cancels_the_request() {
     let server = Server::start(Router::new().route("/", routing::get(handler)));
     for half_close_first in [false, true] {
         let mut client = server.connect().await;
-        client.write_all(b"GET / HTTP/1.1\r\nHost: d\r\n\r\n").await.unwrap();
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: d\r\n\r\n")
+            .await
+            .unwrap();
         sleep(Duration::from_millis(100)).await;
         if half_close_first {
             client.shutdown().await.unwrap();
@@ -180,7 +220,10 @@ async fn shutdown_lets_a_request_finish() {
     let mut server = Server::start(router());
     let mut client = server.connect().await;
     let idle = server.connect().await;
-    client.write_all(b"GET /slow HTTP/1.1\r\nHost: d\r\n\r\n").await.unwrap();
+    client
+        .write_all(b"GET /slow HTTP/1.1\r\nHost: d\r\n\r\n")
+        .await
+        .unwrap();
     sleep(Duration::from_millis(100)).await;
     server.stop.take().unwrap().send(()).unwrap();
     assert!(read_all(&mut client).await.ends_with("slow"));

@@ -7,7 +7,7 @@ use types::Result;
 use crate::docker::{call, images, router::Call, wire::IdResponse};
 
 /// `POST /commit`
-pub async fn commit(mut call: Call) -> Result<Response> {
+pub(crate) async fn commit(mut call: Call) -> Result<Response> {
     let config = call.json_or_none().await?;
     let text = |name: &str| call.query.text(name).to_owned();
     let request = CommitRequest {
@@ -16,7 +16,10 @@ pub async fn commit(mut call: Call) -> Result<Response> {
         tag: text("tag"),
         comment: text("comment"),
         author: text("author"),
-        pause: call.query.nonempty("pause").is_none_or(crate::docker::query::is_true),
+        pause: call
+            .query
+            .nonempty("pause")
+            .is_none_or(crate::docker::query::is_true),
         changes: images::changes(&call.query),
         config,
     };

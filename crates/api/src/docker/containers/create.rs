@@ -8,7 +8,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use types::{Config, Error, Result, container::EndpointSettings};
 
-use crate::docker::{body, call, convert::request, router::Call, wire::container::ContainerCreated};
+use crate::docker::{
+    body, call, convert::request, router::Call, wire::container::ContainerCreated,
+};
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -17,13 +19,16 @@ struct NetworkingConfig {
 }
 
 /// `POST /containers/create`
-pub async fn create(mut call: Call) -> Result<Response> {
+pub(crate) async fn create(mut call: Call) -> Result<Response> {
     let body = call.json_value().await?.ok_or_else(body::empty)?;
     let mut request = parse(body)?;
     request.name = call.query.nonempty("name").map(str::to_owned);
     request.platform = call.query.nonempty("platform").map(str::to_owned);
     let created = call.state.container_create(&call.scope(), request).await?;
-    let body = ContainerCreated { id: created.id.to_string(), warnings: created.warnings };
+    let body = ContainerCreated {
+        id: created.id.to_string(),
+        warnings: created.warnings,
+    };
     call::json_with(StatusCode::CREATED, &body)
 }
 
@@ -36,7 +41,9 @@ fn parse(body: Value) -> Result<CreateRequest> {
     let networking = take(&mut object, "NetworkingConfig");
     object.retain(|_, value| !value.is_null());
     if object.is_empty() {
-        return Err(Error::invalid("config cannot be empty in order to create a container"));
+        return Err(Error::invalid(
+            "config cannot be empty in order to create a container",
+        ));
     }
     let config: Config = body::decode(Value::Object(object))?;
     let networking: NetworkingConfig = body::decode(networking)?;
@@ -51,8 +58,12 @@ fn parse(body: Value) -> Result<CreateRequest> {
 
 /// Takes a field out whatever its case; null when it is not there.
 fn take(object: &mut Map<String, Value>, name: &str) -> Value {
-    let key = object.keys().find(|key| key.eq_ignore_ascii_case(name)).cloned();
-    key.and_then(|key| object.shift_remove(&key)).unwrap_or_default()
+    let key = object
+        .keys()
+        .find(|key| key.eq_ignore_ascii_case(name))
+        .cloned();
+    key.and_then(|key| object.shift_remove(&key))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -73,16 +84,28 @@ mod tests {
         assert_eq!(request.host.resources.memory, 6_000_000);
         assert!(request.host.auto_remove);
         assert_eq!(request.endpoints["web"], EndpointSettings::default());
-        assert_eq!(request.endpoints["other"].aliases.as_deref(), Some(&["x".to_owned()][..]));
+        assert_eq!(
+            request.endpoints["other"].aliases.as_deref(),
+            Some(&["x".to_owned()][..])
+        );
     }
 
     #[test]
     fn refused_bodies() {
         let message = |body| parse(body).unwrap_err().message;
-        assert_eq!(message(json!({})), "config cannot be empty in order to create a container");
-        assert_eq!(message(json!({"HostConfig": {}})), "config cannot be empty in order to create a container");
+        assert_eq!(
+            message(json!({})),
+            "config cannot be empty in order to create a container"
+        );
+        assert_eq!(
+            message(json!({"HostConfig": {}})),
+            "config cannot be empty in order to create a container"
+        );
         assert!(message(json!({"Image": 1})).starts_with("invalid JSON: "));
         assert!(message(json!([])).starts_with("invalid JSON: "));
-        assert!(message(json!({"Image": "a", "HostConfig": {"Memory": "x"}})).starts_with("invalid JSON: "));
+        assert!(
+            message(json!({"Image": "a", "HostConfig": {"Memory": "x"}}))
+                .starts_with("invalid JSON: ")
+        );
     }
 }

@@ -21,7 +21,7 @@ fn done() -> Result<Response> {
 }
 
 /// `POST /containers/{id}/start`
-pub async fn start(call: Call) -> Result<Response> {
+pub(crate) async fn start(call: Call) -> Result<Response> {
     // Some clients send `{}` or `null`; more than that is a host config of before API 1.24.
     if call.body.size_hint().lower() > 7 {
         return Err(Error::invalid(
@@ -29,52 +29,69 @@ pub async fn start(call: Call) -> Result<Response> {
         ));
     }
     if call.query.nonempty("checkpoint").is_some() {
-        return Err(Error::not_implemented(format!("starting container {}: checkpoints are not done yet", call.name)));
+        return Err(Error::not_implemented(format!(
+            "starting container {}: checkpoints are not done yet",
+            call.name
+        )));
     }
-    call.state.container_start(&call.scope(), &call.name).await?;
+    call.state
+        .container_start(&call.scope(), &call.name)
+        .await?;
     done()
 }
 
 /// `POST /containers/{id}/stop`
-pub async fn stop(call: Call) -> Result<Response> {
+pub(crate) async fn stop(call: Call) -> Result<Response> {
     let (signal, timeout) = (call.query.nonempty("signal"), call.query.number("t")?);
-    call.state.container_stop(&call.scope(), &call.name, signal, timeout).await?;
+    call.state
+        .container_stop(&call.scope(), &call.name, signal, timeout)
+        .await?;
     done()
 }
 
 /// `POST /containers/{id}/restart`
-pub async fn restart(call: Call) -> Result<Response> {
+pub(crate) async fn restart(call: Call) -> Result<Response> {
     let (signal, timeout) = (call.query.nonempty("signal"), call.query.number("t")?);
-    call.state.container_restart(&call.scope(), &call.name, signal, timeout).await?;
+    call.state
+        .container_restart(&call.scope(), &call.name, signal, timeout)
+        .await?;
     done()
 }
 
 /// `POST /containers/{id}/kill`
-pub async fn kill(call: Call) -> Result<Response> {
-    call.state.container_kill(&call.scope(), &call.name, call.query.nonempty("signal")).await?;
+pub(crate) async fn kill(call: Call) -> Result<Response> {
+    call.state
+        .container_kill(&call.scope(), &call.name, call.query.nonempty("signal"))
+        .await?;
     done()
 }
 
 /// `POST /containers/{id}/pause`
-pub async fn pause(call: Call) -> Result<Response> {
-    call.state.container_pause(&call.scope(), &call.name).await?;
+pub(crate) async fn pause(call: Call) -> Result<Response> {
+    call.state
+        .container_pause(&call.scope(), &call.name)
+        .await?;
     done()
 }
 
 /// `POST /containers/{id}/unpause`
-pub async fn unpause(call: Call) -> Result<Response> {
-    call.state.container_unpause(&call.scope(), &call.name).await?;
+pub(crate) async fn unpause(call: Call) -> Result<Response> {
+    call.state
+        .container_unpause(&call.scope(), &call.name)
+        .await?;
     done()
 }
 
 /// `POST /containers/{id}/rename`
-pub async fn rename(call: Call) -> Result<Response> {
-    call.state.container_rename(&call.scope(), &call.name, call.query.text("name")).await?;
+pub(crate) async fn rename(call: Call) -> Result<Response> {
+    call.state
+        .container_rename(&call.scope(), &call.name, call.query.text("name"))
+        .await?;
     done()
 }
 
 /// `POST /containers/{id}/update`
-pub async fn update(mut call: Call) -> Result<Response> {
+pub(crate) async fn update(mut call: Call) -> Result<Response> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
     struct Policy {
@@ -83,25 +100,46 @@ pub async fn update(mut call: Call) -> Result<Response> {
     let value = call.json_value().await?.ok_or_else(body::empty)?;
     let policy: Policy = body::decode(value.clone())?;
     let resources: Resources = body::decode(value)?;
-    let restart_policy = policy.restart_policy.filter(|policy| !policy.name.is_empty());
-    let request = UpdateRequest { resources, restart_policy };
-    let warnings = call.state.container_update(&call.scope(), &call.name, request).await?;
-    call::json(&ContainerUpdated { warnings: Some(warnings).filter(|warnings| !warnings.is_empty()) })
+    let restart_policy = policy
+        .restart_policy
+        .filter(|policy| !policy.name.is_empty());
+    let request = UpdateRequest {
+        resources,
+        restart_policy,
+    };
+    let warnings = call
+        .state
+        .container_update(&call.scope(), &call.name, request)
+        .await?;
+    call::json(&ContainerUpdated {
+        warnings: Some(warnings).filter(|warnings| !warnings.is_empty()),
+    })
 }
 
 /// `DELETE /containers/{id}`
-pub async fn remove(call: Call) -> Result<Response> {
+pub(crate) async fn remove(call: Call) -> Result<Response> {
     if call.query.flag("link") {
-        return Err(Error::not_implemented(format!("removing the link {}: legacy links are not done", call.name)));
+        return Err(Error::not_implemented(format!(
+            "removing the link {}: legacy links are not done",
+            call.name
+        )));
     }
-    let request = RemoveRequest { force: call.query.flag("force"), volumes: call.query.flag("v") };
-    call.state.container_remove(&call.scope(), &call.name, request).await?;
+    let request = RemoveRequest {
+        force: call.query.flag("force"),
+        volumes: call.query.flag("v"),
+    };
+    call.state
+        .container_remove(&call.scope(), &call.name, request)
+        .await?;
     done()
 }
 
 /// `POST /containers/prune`
-pub async fn prune(call: Call) -> Result<Response> {
-    let pruned = call.state.container_prune(&call.scope(), &call.query.filters()?).await?;
+pub(crate) async fn prune(call: Call) -> Result<Response> {
+    let pruned = call
+        .state
+        .container_prune(&call.scope(), &call.query.filters()?)
+        .await?;
     call::json(&ContainersPruned {
         containers_deleted: Some(pruned.deleted).filter(|ids| !ids.is_empty()),
         space_reclaimed: pruned.space_reclaimed,
@@ -112,7 +150,7 @@ pub async fn prune(call: Call) -> Result<Response> {
 ///
 /// The status goes out at once: a client starts the container only when it knows that its
 /// wait is registered.
-pub async fn wait(call: Call) -> Result<Response> {
+pub(crate) async fn wait(call: Call) -> Result<Response> {
     let condition = match call.query.text("condition") {
         _ if !call.since(30) => WaitCondition::NotRunning,
         "" | "not-running" => WaitCondition::NotRunning,
@@ -120,7 +158,9 @@ pub async fn wait(call: Call) -> Result<Response> {
         "removed" => WaitCondition::Removed,
         other => return Err(Error::invalid(format!("invalid condition: {other:?}"))),
     };
-    let waiter = call.state.container_wait(&call.scope(), &call.name, condition)?;
+    let waiter = call
+        .state
+        .container_wait(&call.scope(), &call.name, condition)?;
     let body = futures_util::stream::once(async move {
         let outcome = waiter.outcome().await;
         let body = WaitResponse {

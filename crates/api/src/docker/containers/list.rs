@@ -13,12 +13,14 @@ use crate::docker::{
 };
 
 /// `GET /containers/json`
-pub async fn list(call: Call) -> Result<Response> {
+pub(crate) async fn list(call: Call) -> Result<Response> {
     let limit: Option<i64> = call.query.number("limit")?;
     let request = ListRequest {
         all: call.query.flag("all"),
         // docker takes 0 and negative numbers for "no limit".
-        limit: limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0),
+        limit: limit
+            .and_then(|limit| usize::try_from(limit).ok())
+            .filter(|limit| *limit > 0),
         size: call.query.flag("size"),
         filters: call.query.filters()?,
     };
@@ -28,34 +30,56 @@ pub async fn list(call: Call) -> Result<Response> {
     let now = types::Time::now();
     let summaries: Vec<_> = views
         .iter()
-        .map(|view| convert::container::summary(view, names.get(view.record.config.image.as_str()), now))
+        .map(|view| {
+            convert::container::summary(view, names.get(view.record.config.image.as_str()), now)
+        })
         .collect();
     call::json(&summaries)
 }
 
 /// Which image each name that a container was made from means today.
-async fn image_names<'v>(engine: &Engine, scope: &Scope, views: &'v [ContainerView]) -> BTreeMap<&'v str, String> {
+async fn image_names<'v>(
+    engine: &Engine,
+    scope: &Scope,
+    views: &'v [ContainerView],
+) -> BTreeMap<&'v str, String> {
     let mut names = BTreeMap::new();
     for view in views {
         let name = view.record.config.image.as_str();
         if !names.contains_key(name) {
             let image = engine.image_inspect(scope, name).await;
-            names.insert(name, image.map(|image| image.image.id.to_string()).unwrap_or_default());
+            names.insert(
+                name,
+                image
+                    .map(|image| image.image.id.to_string())
+                    .unwrap_or_default(),
+            );
         }
     }
     names
 }
 
 /// `GET /containers/{id}/json`
-pub async fn inspect(call: Call) -> Result<Response> {
+pub(crate) async fn inspect(call: Call) -> Result<Response> {
     let scope = call.scope();
-    let view = call.state.container_inspect(&scope, &call.name, call.query.flag("size")).await?;
+    let view = call
+        .state
+        .container_inspect(&scope, &call.name, call.query.flag("size"))
+        .await?;
     let places: Places = view
         .record
         .mounts
         .iter()
         .filter_map(|mount| mount.volume.as_ref())
-        .filter_map(|name| Some((name.to_string(), call.state.volume_inspect(&scope, name.as_str()).ok()?.mountpoint)))
+        .filter_map(|name| {
+            Some((
+                name.to_string(),
+                call.state
+                    .volume_inspect(&scope, name.as_str())
+                    .ok()?
+                    .mountpoint,
+            ))
+        })
         .collect();
     call::json(&convert::container::inspect(&view, &places))
 }

@@ -1,9 +1,9 @@
 //! `/containers`, by what the calls are about.
 
-pub mod archive;
-pub mod commit;
-pub mod create;
-pub mod io;
-pub mod lifecycle;
-pub mod list;
-pub mod stats;
+pub(super) mod archive;
+pub(super) mod commit;
+pub(super) mod create;
+pub(super) mod io;
+pub(super) mod lifecycle;
+pub(super) mod list;
+pub(super) mod stats;

@@ -34,8 +34,14 @@ impl Answers {
 }
 
 fn answer(sample: &StatsSample, machine_memory: u64) -> StatsResponse {
-    let mut answer = StatsResponse { name: format!("/{}", sample.name), id: sample.id.to_string(), ..StatsResponse::default() };
-    let Some(stats) = &sample.stats else { return answer };
+    let mut answer = StatsResponse {
+        name: format!("/{}", sample.name),
+        id: sample.id.to_string(),
+        ..StatsResponse::default()
+    };
+    let Some(stats) = &sample.stats else {
+        return answer;
+    };
     answer.read = sample.read;
     answer.pids_stats = PidsStats::from(stats);
     answer.blkio_stats = BlkioStats::from(stats);
@@ -44,16 +50,24 @@ fn answer(sample: &StatsSample, machine_memory: u64) -> StatsResponse {
     if answer.memory_stats.limit == 0 {
         answer.memory_stats.limit = machine_memory;
     }
-    answer.networks = sample.networks.iter().map(|stats| (stats.name.clone(), NetworkStats::from(stats))).collect();
+    answer.networks = sample
+        .networks
+        .iter()
+        .map(|stats| (stats.name.clone(), NetworkStats::from(stats)))
+        .collect();
     answer
 }
 
 /// `GET /containers/{id}/stats`
-pub async fn stats(call: Call) -> Result<Response> {
+pub(crate) async fn stats(call: Call) -> Result<Response> {
     let scope = call.scope();
     let samples = call.state.container_stats(&scope, &call.name)?;
     let machine_memory = call.state.info(&scope).await?.node.memory;
-    let mut answers = Answers { samples, machine_memory, before: None };
+    let mut answers = Answers {
+        samples,
+        machine_memory,
+        before: None,
+    };
     if call.query.flag_or("stream", true) {
         return lines::respond(stream::unfold(answers, |mut answers| async move {
             let answer = answers.next().await?;
@@ -64,6 +78,10 @@ pub async fn stats(call: Call) -> Result<Response> {
     let first = answers.next().await.ok_or_else(gone)?;
     // The CPU's share needs two samples; a container that does not run has none.
     let one_shot = call.query.flag("one-shot") || answers.before.is_none();
-    let last = if one_shot { first } else { answers.next().await.ok_or_else(gone)? };
+    let last = if one_shot {
+        first
+    } else {
+        answers.next().await.ok_or_else(gone)?
+    };
     call::json(&last)
 }

@@ -16,16 +16,16 @@ use super::when;
 use crate::docker::wire::{
     GraphDriver,
     container::{
-        ContainerInspect, ContainerSummary, Health, HealthResult, HostConfigSummary, MountPoint, NetworkSettings,
-        NetworkSummary, PortSummary, State,
+        ContainerInspect, ContainerSummary, Health, HealthResult, HostConfigSummary, MountPoint,
+        NetworkSettings, NetworkSummary, PortSummary, State,
     },
 };
 
 /// Where volumes are, by name.
-pub type Places = BTreeMap<String, PathBuf>;
+pub(crate) type Places = BTreeMap<String, PathBuf>;
 
 /// `ContainerInspectResponse`.
-pub fn inspect(view: &ContainerView, places: &Places) -> ContainerInspect {
+pub(crate) fn inspect(view: &ContainerView, places: &Places) -> ContainerInspect {
     let record = &view.record;
     let (path, args) = record.command_line();
     let text = |path: &PathBuf| path.display().to_string();
@@ -47,7 +47,8 @@ pub fn inspect(view: &ContainerView, places: &Places) -> ContainerInspect {
         mount_label: String::new(),
         process_label: String::new(),
         app_armor_profile: String::new(),
-        exec_ids: Some(view.exec_ids.iter().map(ToString::to_string).collect()).filter(|ids: &Vec<String>| !ids.is_empty()),
+        exec_ids: Some(view.exec_ids.iter().map(ToString::to_string).collect())
+            .filter(|ids: &Vec<String>| !ids.is_empty()),
         host_config: record.host.clone(),
         graph_driver: graph_driver(view),
         size_rw: view.size_rw,
@@ -56,7 +57,10 @@ pub fn inspect(view: &ContainerView, places: &Places) -> ContainerInspect {
             .mounts
             .iter()
             .map(|mount| {
-                let place = mount.volume.as_ref().and_then(|name| places.get(name.as_str()));
+                let place = mount
+                    .volume
+                    .as_ref()
+                    .and_then(|name| places.get(name.as_str()));
                 mount_point(mount, place.map(text))
             })
             .collect(),
@@ -76,7 +80,10 @@ fn graph_driver(view: &ContainerView) -> GraphDriver {
     ] {
         data.insert(name.into(), value);
     }
-    GraphDriver { data: Some(data), name: "overlay2".into() }
+    GraphDriver {
+        data: Some(data),
+        name: "overlay2".into(),
+    }
 }
 
 /// `ContainerState`. docker counts a paused and a restarting container as running.
@@ -104,13 +111,21 @@ fn health(health: &ContainerHealth) -> Health {
         exit_code: probe.exit_code,
         output: probe.output.clone(),
     });
-    Health { status: health.status.as_str(), failing_streak: health.failing_streak, log: log.collect() }
+    Health {
+        status: health.status.as_str(),
+        failing_streak: health.failing_streak,
+        log: log.collect(),
+    }
 }
 
 fn mount_point(mount: &MountRecord, place: Option<String>) -> MountPoint {
     MountPoint {
         kind: mount.kind.clone(),
-        name: mount.volume.as_ref().map(ToString::to_string).unwrap_or_default(),
+        name: mount
+            .volume
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         source: place.unwrap_or_else(|| mount.source.clone()),
         destination: mount.target.clone(),
         driver: mount.driver.clone(),
@@ -143,10 +158,18 @@ fn network_settings(view: &ContainerView) -> NetworkSettings {
 
 /// `ContainerSummary`. `image_now` is the id of the image that the container's image name
 /// means today: when it is another one, docker shows the id.
-pub fn summary(view: &ContainerView, image_now: Option<&String>, now: Time) -> ContainerSummary {
+pub(crate) fn summary(
+    view: &ContainerView,
+    image_now: Option<&String>,
+    now: Time,
+) -> ContainerSummary {
     let record = &view.record;
     let id = record.image.to_string();
-    let image = if image_now.is_none_or(|current| *current == id) { record.config.image.clone() } else { id.clone() };
+    let image = if image_now.is_none_or(|current| *current == id) {
+        record.config.image.clone()
+    } else {
+        id.clone()
+    };
     ContainerSummary {
         id: record.id.to_string(),
         names: vec![format!("/{}", record.name)],
@@ -164,14 +187,25 @@ pub fn summary(view: &ContainerView, image_now: Option<&String>, now: Time) -> C
             network_mode: record.host.network_mode.clone(),
             annotations: record.host.annotations.clone(),
         },
-        network_settings: NetworkSummary { networks: view.endpoints.iter().map(endpoint_summary).collect() },
-        mounts: record.mounts.iter().map(|mount| mount_point(mount, None)).collect(),
+        network_settings: NetworkSummary {
+            networks: view.endpoints.iter().map(endpoint_summary).collect(),
+        },
+        mounts: record
+            .mounts
+            .iter()
+            .map(|mount| mount_point(mount, None))
+            .collect(),
     }
 }
 
 /// A list does not show what the user asked for, only what came of it.
 fn endpoint_summary((name, endpoint): (&String, &EndpointSettings)) -> (String, EndpointSettings) {
-    let shown = EndpointSettings { links: None, aliases: None, dns_names: None, ..endpoint.clone() };
+    let shown = EndpointSettings {
+        links: None,
+        aliases: None,
+        dns_names: None,
+        ..endpoint.clone()
+    };
     (name.clone(), shown)
 }
 
@@ -191,7 +225,12 @@ fn command(view: &ContainerView) -> String {
 fn ports(view: &ContainerView) -> Vec<PortSummary> {
     let mut ports = BTreeSet::new();
     for (port, bindings) in &view.ports {
-        let bare = PortSummary { ip: String::new(), private_port: port.number, public_port: 0, kind: port.protocol.as_str() };
+        let bare = PortSummary {
+            ip: String::new(),
+            private_port: port.number,
+            public_port: 0,
+            kind: port.protocol.as_str(),
+        };
         match bindings.as_deref() {
             None | Some([]) => {
                 ports.insert(bare);
@@ -213,7 +252,9 @@ fn status(state: &ContainerState, now: Time) -> String {
     match state.status {
         Status::Created => "Created".into(),
         Status::Running => match &state.health {
-            Some(health) if health.status == HealthStatus::Starting => format!("Up {} (health: starting)", up()),
+            Some(health) if health.status == HealthStatus::Starting => {
+                format!("Up {} (health: starting)", up())
+            }
             Some(health) => format!("Up {} ({})", up(), health.status.as_str()),
             None => format!("Up {}", up()),
         },
@@ -233,7 +274,10 @@ mod tests {
     fn status_column() {
         let now = Time::from_unix(1000, 0);
         let of = |status, health: Option<HealthStatus>| {
-            let health = health.map(|status| ContainerHealth { status, ..ContainerHealth::default() });
+            let health = health.map(|status| ContainerHealth {
+                status,
+                ..ContainerHealth::default()
+            });
             let at = ContainerState {
                 status,
                 exit_code: 137,
@@ -245,17 +289,34 @@ mod tests {
             super::status(&at, now)
         };
         assert_eq!(of(Status::Running, None), "Up About a minute");
-        assert_eq!(of(Status::Running, Some(HealthStatus::Starting)), "Up About a minute (health: starting)");
-        assert_eq!(of(Status::Running, Some(HealthStatus::Healthy)), "Up About a minute (healthy)");
-        assert_eq!(of(Status::Paused, Some(HealthStatus::Healthy)), "Up About a minute (Paused)");
+        assert_eq!(
+            of(Status::Running, Some(HealthStatus::Starting)),
+            "Up About a minute (health: starting)"
+        );
+        assert_eq!(
+            of(Status::Running, Some(HealthStatus::Healthy)),
+            "Up About a minute (healthy)"
+        );
+        assert_eq!(
+            of(Status::Paused, Some(HealthStatus::Healthy)),
+            "Up About a minute (Paused)"
+        );
         assert_eq!(of(Status::Exited, None), "Exited (137) 2 seconds ago");
-        assert_eq!(of(Status::Restarting, None), "Restarting (137) 2 seconds ago");
+        assert_eq!(
+            of(Status::Restarting, None),
+            "Restarting (137) 2 seconds ago"
+        );
         assert_eq!(of(Status::Created, None), "Created");
     }
 
     #[test]
     fn running_as_docker_counts_it() {
-        let of = |status| state(&ContainerState { status, ..ContainerState::default() });
+        let of = |status| {
+            state(&ContainerState {
+                status,
+                ..ContainerState::default()
+            })
+        };
         assert!(of(Status::Paused).running && of(Status::Paused).paused);
         assert!(of(Status::Restarting).running && of(Status::Restarting).restarting);
         assert!(!of(Status::Exited).running);

@@ -30,15 +30,22 @@ fn familiar(references: &[Reference]) -> Vec<String> {
 }
 
 /// `ImageInspect`.
-pub fn inspect(view: &ImageView, version: ApiVersion) -> ImageInspect {
+pub(crate) fn inspect(view: &ImageView, version: ApiVersion) -> ImageInspect {
     let (image, config) = (&view.image, &view.image.config);
     ImageInspect {
         id: image.id.to_string(),
         repo_tags: familiar(&view.references.tags),
         repo_digests: familiar(&view.references.digests),
-        parent: image.parent.as_ref().map(ToString::to_string).unwrap_or_default(),
+        parent: image
+            .parent
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         comment: last_comment(image),
-        created: config.created.map(|time| time.to_string()).unwrap_or_default(),
+        created: config
+            .created
+            .map(|time| time.to_string())
+            .unwrap_or_default(),
         docker_version: config.docker_version.clone(),
         author: config.author.clone(),
         config: image_config(config.config.as_ref(), version),
@@ -48,16 +55,28 @@ pub fn inspect(view: &ImageView, version: ApiVersion) -> ImageInspect {
         os_version: config.os_version.clone(),
         size: image.size(),
         virtual_size: (version < NO_VIRTUAL_SIZE).then(|| image.size()),
-        graph_driver: GraphDriver { data: None, name: "overlay2".into() },
-        root_fs: RootFs { kind: "layers", layers: image.diff_ids().iter().map(ToString::to_string).collect() },
-        metadata: Metadata { last_tag_time: image.last_tagged.to_string() },
+        graph_driver: GraphDriver {
+            data: None,
+            name: "overlay2".into(),
+        },
+        root_fs: RootFs {
+            kind: "layers",
+            layers: image.diff_ids().iter().map(ToString::to_string).collect(),
+        },
+        metadata: Metadata {
+            last_tag_time: image.last_tagged.to_string(),
+        },
     }
 }
 
 fn last_comment(image: &Image) -> String {
     let config = &image.config;
     if config.comment.is_empty() {
-        config.history.last().map(|entry| entry.comment.clone()).unwrap_or_default()
+        config
+            .history
+            .last()
+            .map(|entry| entry.comment.clone())
+            .unwrap_or_default()
     } else {
         config.comment.clone()
     }
@@ -67,7 +86,9 @@ fn last_comment(image: &Image) -> String {
 /// which some are always shown, and before 1.50 those of a container too.
 fn image_config(config: Option<&Config>, version: ApiVersion) -> Value {
     let config = config.cloned().unwrap_or_default();
-    let Ok(Value::Object(all)) = serde_json::to_value(&config) else { return Value::Null };
+    let Ok(Value::Object(all)) = serde_json::to_value(&config) else {
+        return Value::Null;
+    };
     let mut shown = Map::new();
     if version < LEAN_CONFIG {
         for (name, value) in [
@@ -84,8 +105,23 @@ fn image_config(config: Option<&Config>, version: ApiVersion) -> Value {
             shown.insert(name.into(), value);
         }
     }
-    const ALWAYS: [&str; 8] = ["User", "Env", "Cmd", "Volumes", "WorkingDir", "Entrypoint", "OnBuild", "Labels"];
-    const WHERE_SET: [&str; 5] = ["ExposedPorts", "ArgsEscaped", "Healthcheck", "StopSignal", "Shell"];
+    const ALWAYS: [&str; 8] = [
+        "User",
+        "Env",
+        "Cmd",
+        "Volumes",
+        "WorkingDir",
+        "Entrypoint",
+        "OnBuild",
+        "Labels",
+    ];
+    const WHERE_SET: [&str; 5] = [
+        "ExposedPorts",
+        "ArgsEscaped",
+        "Healthcheck",
+        "StopSignal",
+        "Shell",
+    ];
     for (name, value) in all {
         let set = !matches!(&value, Value::Null) && value != json!({});
         if ALWAYS.contains(&name.as_str()) || (WHERE_SET.contains(&name.as_str()) && set) {
@@ -96,15 +132,34 @@ fn image_config(config: Option<&Config>, version: ApiVersion) -> Value {
 }
 
 /// `ImageSummary`. Counts are -1 where they were not asked for.
-pub fn summary(view: &ImageView, containers: i64, shared_size: i64, version: ApiVersion) -> ImageSummary {
-    row(&view.image, familiar(&view.references.tags), familiar(&view.references.digests), containers, shared_size, version)
+pub(crate) fn summary(
+    view: &ImageView,
+    containers: i64,
+    shared_size: i64,
+    version: ApiVersion,
+) -> ImageSummary {
+    row(
+        &view.image,
+        familiar(&view.references.tags),
+        familiar(&view.references.digests),
+        containers,
+        shared_size,
+        version,
+    )
 }
 
 /// `ImageSummary` for `docker system df`.
-pub fn usage(usage: &ImageUsage, version: ApiVersion) -> ImageSummary {
+pub(crate) fn usage(usage: &ImageUsage, version: ApiVersion) -> ImageSummary {
     let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let shared = i64::try_from(usage.shared_size).unwrap_or(i64::MAX);
-    row(&usage.image, usage.references.clone(), usage.repo_digests.clone(), number(usage.containers), shared, version)
+    row(
+        &usage.image,
+        usage.references.clone(),
+        usage.repo_digests.clone(),
+        number(usage.containers),
+        shared,
+        version,
+    )
 }
 
 fn row(
@@ -124,7 +179,11 @@ fn row(
         created: image.config.created.map_or(0, Time::unix_seconds),
         id: image.id.to_string(),
         labels: labels(image),
-        parent_id: image.parent.as_ref().map(ToString::to_string).unwrap_or_default(),
+        parent_id: image
+            .parent
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         repo_digests,
         repo_tags,
         shared_size,
@@ -134,23 +193,29 @@ fn row(
 }
 
 fn labels(image: &Image) -> Option<BTreeMap<String, String>> {
-    image.config.config.as_ref().and_then(|config| config.labels.clone())
+    image
+        .config
+        .config
+        .as_ref()
+        .and_then(|config| config.labels.clone())
 }
 
 /// One row of `docker history`.
-pub fn history(row: HistoryRow) -> HistoryItem {
+pub(crate) fn history(row: HistoryRow) -> HistoryItem {
     HistoryItem {
         comment: row.comment,
         created: row.created.unix_seconds(),
         created_by: row.created_by,
-        id: row.id.map_or_else(|| "<missing>".into(), |id| id.to_string()),
+        id: row
+            .id
+            .map_or_else(|| "<missing>".into(), |id| id.to_string()),
         size: row.size,
         tags: Some(row.tags).filter(|tags| !tags.is_empty()),
     }
 }
 
 /// What a removal did.
-pub fn removal(removal: ImageRemoval) -> ImageDeleted {
+pub(crate) fn removal(removal: ImageRemoval) -> ImageDeleted {
     match removal {
         ImageRemoval::Untagged(reference) => ImageDeleted::Untagged(reference),
         ImageRemoval::Deleted(id) => ImageDeleted::Deleted(id.to_string()),
@@ -163,7 +228,12 @@ mod tests {
 
     #[test]
     fn configs_by_version() {
-        let config = Config { cmd: Some(vec!["sh".into()]), stop_signal: Some("SIGINT".into()), tty: true, ..Config::default() };
+        let config = Config {
+            cmd: Some(vec!["sh".into()]),
+            stop_signal: Some("SIGINT".into()),
+            tty: true,
+            ..Config::default()
+        };
         let new = image_config(Some(&config), ApiVersion::MAX);
         assert_eq!(
             new,

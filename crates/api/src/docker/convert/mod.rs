@@ -1,8 +1,8 @@
 //! From the engine's views to the wire. Pure functions.
 
-pub mod container;
-pub mod image;
-pub mod request;
+pub(super) mod container;
+pub(super) mod image;
+pub(super) mod request;
 mod when;
 
 use engine::view::{NetworkView, VolumeView};
@@ -19,9 +19,11 @@ fn whole_seconds(time: Time) -> String {
 }
 
 /// `Volume`.
-pub fn volume(view: &VolumeView) -> Volume {
+pub(super) fn volume(view: &VolumeView) -> Volume {
     let record = &view.record;
-    let nonempty = |map: &std::collections::BTreeMap<String, String>| Some(map.clone()).filter(|map| !map.is_empty());
+    let nonempty = |map: &std::collections::BTreeMap<String, String>| {
+        Some(map.clone()).filter(|map| !map.is_empty())
+    };
     Volume {
         created_at: whole_seconds(record.created),
         driver: record.driver.clone(),
@@ -39,7 +41,7 @@ pub fn volume(view: &VolumeView) -> Volume {
 }
 
 /// `Network`.
-pub fn network(view: &NetworkView) -> Network {
+pub(super) fn network(view: &NetworkView) -> Network {
     let config = view
         .subnets
         .iter()

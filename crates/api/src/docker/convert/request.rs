@@ -1,21 +1,27 @@
 //! Request bodies that need more than serde.
 
 use serde_json::{Map, Value};
-use types::{
-    HostConfig, Result,
-    container::Resources,
-};
+use types::{HostConfig, Result, container::Resources};
 
 use crate::docker::{body, gojson};
 
 /// Fields of a host config that are left out when they are not set, and so cannot be read
 /// off an empty one.
-const OPTIONAL: [&str; 9] =
-    ["Annotations", "StorageOpt", "Tmpfs", "Sysctls", "Runtime", "Mounts", "Init", "KernelMemory", "KernelMemoryTCP"];
+const OPTIONAL: [&str; 9] = [
+    "Annotations",
+    "StorageOpt",
+    "Tmpfs",
+    "Sysctls",
+    "Runtime",
+    "Mounts",
+    "Init",
+    "KernelMemory",
+    "KernelMemoryTCP",
+];
 
 /// A `HostConfig` by Go's rules. Its limits are flattened into it, which hides them from
 /// [`gojson::Go`]; so they are read apart.
-pub fn host_config(value: Value) -> Result<HostConfig> {
+pub(crate) fn host_config(value: Value) -> Result<HostConfig> {
     let mut object = match value {
         Value::Null => return Ok(HostConfig::default()),
         Value::Object(object) => object,
@@ -32,7 +38,11 @@ pub fn host_config(value: Value) -> Result<HostConfig> {
             if limits.iter().any(|limit| limit.eq_ignore_ascii_case(&key)) {
                 return None;
             }
-            let proper = own.iter().map(String::as_str).chain(OPTIONAL).find(|name| name.eq_ignore_ascii_case(&key))?;
+            let proper = own
+                .iter()
+                .map(String::as_str)
+                .chain(OPTIONAL)
+                .find(|name| name.eq_ignore_ascii_case(&key))?;
             Some((proper.to_owned(), value))
         })
         .filter(|(key, _)| !key.starts_with("KernelMemory"))
@@ -64,7 +74,14 @@ mod tests {
             "Mounts": [{"Type": "bind", "BindOptions": null}], "PidsLimit": null, "Init": true,
         }))
         .unwrap();
-        assert_eq!((host.resources.memory, host.resources.memory_swap, host.resources.kernel_memory), (5, 6, 4));
+        assert_eq!(
+            (
+                host.resources.memory,
+                host.resources.memory_swap,
+                host.resources.kernel_memory
+            ),
+            (5, 6, 4)
+        );
         assert_eq!(host.resources.devices.unwrap()[0].path_on_host, "/dev/null");
         assert_eq!(host.network_mode, "host");
         assert_eq!(host.port_bindings.unwrap().len(), 1);

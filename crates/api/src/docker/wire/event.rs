@@ -33,7 +33,12 @@ impl From<&Event> for EventMessage {
             _ => Default::default(),
         };
         let from = match event.kind {
-            "container" => event.actor.attributes.get("image").cloned().unwrap_or_default(),
+            "container" => event
+                .actor
+                .attributes
+                .get("image")
+                .cloned()
+                .unwrap_or_default(),
             _ => String::new(),
         };
         Self {

@@ -44,22 +44,35 @@ pub struct ErrorDetail {
 impl JsonMessage {
     /// A line of text.
     pub fn status(text: impl Into<String>) -> Self {
-        Self { status: text.into(), ..Self::default() }
+        Self {
+            status: text.into(),
+            ..Self::default()
+        }
     }
     /// A line of text without meaning, as load and build write it.
     pub fn stream(text: impl Into<String>) -> Self {
-        Self { stream: text.into(), ..Self::default() }
+        Self {
+            stream: text.into(),
+            ..Self::default()
+        }
     }
     /// The last line of a transfer that failed.
     pub fn error(message: &str) -> Self {
         Self {
-            error_detail: Some(ErrorDetail { message: message.to_owned() }),
+            error_detail: Some(ErrorDetail {
+                message: message.to_owned(),
+            }),
             error: message.to_owned(),
             ..Self::default()
         }
     }
     /// The state of one layer: `id`, its phase, and its bytes where they are counted.
-    pub fn layer(id: impl Into<String>, status: impl Into<String>, current: u64, total: u64) -> Self {
+    pub fn layer(
+        id: impl Into<String>,
+        status: impl Into<String>,
+        current: u64,
+        total: u64,
+    ) -> Self {
         Self {
             status: status.into(),
             progress_detail: Some(ProgressDetail { current, total }),
@@ -79,9 +92,18 @@ fn bar(current: u64, total: u64) -> String {
         return human(current);
     }
     let done = usize::try_from(current.saturating_mul(50) / total).unwrap_or(50);
-    let (head, rest) = if done >= 50 { ("=".repeat(50), 0) } else { ("=".repeat(done), 50 - done - 1) };
+    let (head, rest) = if done >= 50 {
+        ("=".repeat(50), 0)
+    } else {
+        ("=".repeat(done), 50 - done - 1)
+    };
     let tip = if done >= 50 { "" } else { ">" };
-    format!("[{head}{tip}{}] {:>8}/{}", " ".repeat(rest), human(current), human(total))
+    format!(
+        "[{head}{tip}{}] {:>8}/{}",
+        " ".repeat(rest),
+        human(current),
+        human(total)
+    )
 }
 
 /// Bytes in decimal units with four digits, as docker prints them.
@@ -116,9 +138,18 @@ mod tests {
     #[test]
     fn lines() {
         let text = |message: &JsonMessage| serde_json::to_string(message).unwrap();
-        assert_eq!(text(&JsonMessage::status("Pulling")), r#"{"status":"Pulling"}"#);
-        assert_eq!(text(&JsonMessage::error("no")), r#"{"errorDetail":{"message":"no"},"error":"no"}"#);
-        assert_eq!(text(&JsonMessage::layer("abc", "Waiting", 0, 0)), r#"{"status":"Waiting","progressDetail":{},"id":"abc"}"#);
+        assert_eq!(
+            text(&JsonMessage::status("Pulling")),
+            r#"{"status":"Pulling"}"#
+        );
+        assert_eq!(
+            text(&JsonMessage::error("no")),
+            r#"{"errorDetail":{"message":"no"},"error":"no"}"#
+        );
+        assert_eq!(
+            text(&JsonMessage::layer("abc", "Waiting", 0, 0)),
+            r#"{"status":"Waiting","progressDetail":{},"id":"abc"}"#
+        );
     }
 
     #[test]
@@ -128,7 +159,10 @@ mod tests {
         assert_eq!(human(1000), "1kB");
         assert_eq!(human(1_234_567), "1.235MB");
         assert_eq!(human(12_345_678), "12.35MB");
-        assert_eq!(bar(50, 100), format!("[{}>{}]      50B/100B", "=".repeat(25), " ".repeat(24)));
+        assert_eq!(
+            bar(50, 100),
+            format!("[{}>{}]      50B/100B", "=".repeat(25), " ".repeat(24))
+        );
         assert_eq!(bar(1, 1), format!("[{}]       1B/1B", "=".repeat(50)));
     }
 }

@@ -144,18 +144,33 @@ impl From<&Stats> for CpuStats {
 
 impl From<&Stats> for BlkioStats {
     fn from(stats: &Stats) -> Self {
-        let (read, write) = if stats.cgroup_v2 { ("read", "write") } else { ("Read", "Write") };
+        let (read, write) = if stats.cgroup_v2 {
+            ("read", "write")
+        } else {
+            ("Read", "Write")
+        };
         let mut bytes = Vec::new();
         let mut operations = Vec::new();
         for device in &stats.blkio {
-            let entry = |op, value| BlkioEntry { major: device.major, minor: device.minor, op, value };
-            bytes.extend([entry(read, device.read_bytes), entry(write, device.write_bytes)]);
+            let entry = |op, value| BlkioEntry {
+                major: device.major,
+                minor: device.minor,
+                op,
+                value,
+            };
+            bytes.extend([
+                entry(read, device.read_bytes),
+                entry(write, device.write_bytes),
+            ]);
             operations.extend([entry(read, device.read_ops), entry(write, device.write_ops)]);
         }
         if stats.cgroup_v2 {
             // v2 has no operation counts and none of the rest in docker's answers.
             let bytes = Some(bytes).filter(|entries| !entries.is_empty());
-            return Self { io_service_bytes_recursive: bytes, ..Self::default() };
+            return Self {
+                io_service_bytes_recursive: bytes,
+                ..Self::default()
+            };
         }
         let none = || Some(Vec::new());
         Self {
@@ -175,9 +190,17 @@ impl From<&Stats> for MemoryStats {
     fn from(stats: &Stats) -> Self {
         Self {
             usage: stats.memory_usage,
-            max_usage: if stats.cgroup_v2 { 0 } else { stats.memory_max_usage },
+            max_usage: if stats.cgroup_v2 {
+                0
+            } else {
+                stats.memory_max_usage
+            },
             stats: stats.memory_stat.clone(),
-            failcnt: if stats.cgroup_v2 { 0 } else { stats.memory_failcnt },
+            failcnt: if stats.cgroup_v2 {
+                0
+            } else {
+                stats.memory_failcnt
+            },
             limit: stats.memory_limit.unwrap_or_default(),
         }
     }
@@ -186,7 +209,10 @@ impl From<&Stats> for MemoryStats {
 impl From<&Stats> for PidsStats {
     fn from(stats: &Stats) -> Self {
         let unlimited = if stats.cgroup_v2 { u64::MAX } else { 0 };
-        Self { current: stats.pids_current, limit: stats.pids_limit.unwrap_or(unlimited) }
+        Self {
+            current: stats.pids_current,
+            limit: stats.pids_limit.unwrap_or(unlimited),
+        }
     }
 }
 
