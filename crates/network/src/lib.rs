@@ -243,6 +243,13 @@ impl Networks {
         .await
     }
 
+    /// Chains of others that drop forwarded packets by default, and with them those of our
+    /// containers, as `family table chain`. For diagnosis.
+    pub async fn forward_blockers(&self) -> Result<Vec<String>> {
+        self.run(|inner| Ok(inner.firewall.foreign_forward_drops()))
+            .await
+    }
+
     /// Removes everything of this instance: sandboxes, links, bridges and the firewall table.
     pub async fn tear_down(&self) -> Result<()> {
         for id in self.0.ports.owners() {

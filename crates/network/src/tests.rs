@@ -30,7 +30,8 @@ use crate::{
 const MACHINE: &str = "192.0.2.1";
 const OUTSIDE: &str = "192.0.2.2";
 const OUTSIDE_V6: &str = "2001:db8::2";
-const PATIENCE: Duration = Duration::from_millis(700);
+/// Longer than the second after which a lost question for a neighbour is repeated.
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// A machine with an outside, and one kraud on it.
 struct World {
@@ -102,6 +103,7 @@ fn make_outside(links: &Links, folder: &Path) -> PathBuf {
         .add_bridge("wan0", 0, Mac([2, 0, 0, 0, 0, 1]), None)
         .unwrap();
     let index = links.index("wan0").unwrap();
+    write_sysctl("net.ipv6.conf.wan0.accept_dad", "0").unwrap();
     links
         .add_addresses(index, &[net("192.0.2.1/24"), net("2001:db8::1/64")])
         .unwrap();
@@ -117,6 +119,7 @@ fn make_outside(links: &Links, folder: &Path) -> PathBuf {
     };
     links.add_veth(&veth).unwrap();
     inside(&path, || {
+        write_sysctl("net.ipv6.conf.wan.accept_dad", "0")?;
         write_sysctl("net.ipv6.conf.wan.disable_ipv6", "0")?;
         let links = Links::open()?;
         links.equip(
@@ -126,6 +129,12 @@ fn make_outside(links: &Links, folder: &Path) -> PathBuf {
         )
     })
     .unwrap();
+    // As in attach: the carrier counts at once.
+    assert!(
+        ["wan1", "wan0"]
+            .iter()
+            .all(|name| links.find(name).unwrap().is_some())
+    );
     path
 }
 

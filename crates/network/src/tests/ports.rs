@@ -217,3 +217,23 @@ fn the_userland_path_keeps_half_closed_connections() {
         assert_eq!(got.len(), sent.len() + "172.17.0.1 ".len());
     });
 }
+
+#[test]
+fn udp_answers_come_from_the_address_that_was_asked() {
+    on_machine(|world| {
+        let one = world.container(&world.bridge("kraud0", &["172.17.0.0/16"]), 2);
+        serve(&one.path, 80);
+        let wanted = [publish(Protocol::Udp, 80, None, (8080, 8080))];
+        world
+            .wait(world.networks.publish(&one.target("one"), &wanted))
+            .unwrap();
+        let links = Links::open().unwrap();
+        links
+            .add_addresses(links.index("wan0").unwrap(), &[net("2001:db8::77/64")])
+            .unwrap();
+        // A connected socket takes answers from nobody else.
+        assert!(ask_udp(Some(&world.outside), "[2001:db8::77]:8080").is_ok());
+        assert!(ask_udp(Some(&world.outside), "[2001:db8::1]:8080").is_ok());
+        assert!(ask_udp(None, "127.0.0.2:8080").is_ok());
+    });
+}
