@@ -1,6 +1,6 @@
 //! What is done to running containers without starting a process for it.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use futures_util::StreamExt as _;
 use shim::proto::{Exit, Started};
@@ -18,6 +18,9 @@ use crate::{
     meta::{self, Meta},
     paths, process,
 };
+
+/// How long a shim may take to notice that its killed process is dead.
+const SHIM_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -110,6 +113,13 @@ impl Runtime {
         Ok(None)
     }
 
+    /// Returns when a container's shim has told everybody that the container ended, or is gone.
+    pub(crate) async fn shim_ended(&self, id: &ContainerId) {
+        if let Err(error) = self.wait_in(&self.paths().container(id)).await {
+            tracing::warn!(%id, %error, "wait for the end of a followed container");
+        }
+    }
+
     /// What became of a container, asked after a restart of the daemon. `state_dir` is the
     /// durable directory it was launched with.
     pub async fn inspect(&self, id: &ContainerId, state_dir: &Path) -> Result<Inspected> {
@@ -127,7 +137,7 @@ impl Runtime {
                 if let Some(started) = self.started(&directory).await? {
                     return Ok(Inspected::Alive { pid: started.pid });
                 }
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
         // It may have ended between the two looks.
@@ -231,8 +241,14 @@ impl Runtime {
     /// Kills what is left of a container and removes its control groups and run directory.
     /// Idempotent. The durable directory is not touched.
     pub async fn delete(&self, id: &ContainerId) -> Result<()> {
-        self.kill_rest(id).await?;
         let directory = self.paths().container(id);
+        let shim = self.connect(&directory, AttachOptions::default()).await?;
+        self.kill_rest(id).await?;
+        if let Some((_, mut attachment)) = shim {
+            // It records the exit before it says so; a new start must not meet that record.
+            let told = async { while attachment.output.next().await.is_some() {} };
+            let _ = tokio::time::timeout(SHIM_PATIENCE, told).await;
+        }
         let state = self.paths().runtime_root().join(id.as_str());
         blocking(move || {
             paths::remove_tree(&state)?;

@@ -38,6 +38,7 @@ pub use crate::{
     client::{AttachOptions, Attachment, Frame, Input, Output},
     control::{ExitInfo, Inspected},
     error::{Error, Result, StartError, StartErrorKind},
+    logs::{Batches, LogEntry, LogQuery},
     launch::{ExecLaunch, Launch, LogSettings, Started, Stdio},
 };
 

@@ -47,7 +47,7 @@ pub struct Config {
     pub log: Option<Log>,
     /// Where the [`Exit`] is written.
     pub exit_file: PathBuf,
-    /// Whether the exit file is synced to the disk.
+    /// Whether the exit file is synced to the disk (after everybody was told).
     pub exit_sync: bool,
     /// The control group's file that counts OOM kills in a line `oom_kill N`.
     pub oom_file: Option<PathBuf>,

@@ -8,7 +8,7 @@
 
 use std::{
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::net::UnixListener,
@@ -119,13 +119,18 @@ impl Supervisor {
         if let Some(settings) = self.config.log.clone() {
             self.log = JsonLog::open(settings).ok();
         }
-        write_atomically(&self.directory.join(files::STARTED), &serde_json::to_vec(&self.started)?, false)?;
+        write_atomically(&self.directory.join(files::STARTED), &serde_json::to_vec(&self.started)?)?;
         // The daemon may have died meanwhile.
         let _ = tell(&mut report, &Report::Started(self.started));
         drop(report);
         self.broadcast(kind::STARTED, 0, &serde_json::to_vec(&self.started)?);
         while !self.is_done() {
             self.turn()?;
+        }
+        if self.config.exit_sync {
+            // Against a failing power supply only: a file that was renamed into its place
+            // outlives all processes. On a busy disk this takes seconds, so nobody waits.
+            fs::File::open(&self.config.exit_file)?.sync_all()?;
         }
         Ok(())
     }
@@ -246,7 +251,7 @@ impl Supervisor {
         time::append_now(&mut finished_at);
         let exit = Exit { code, signal, oom: self.oom_killed(), finished_at: String::from_utf8_lossy(&finished_at).into_owned() };
         // Recorded before anybody is told. Its directory is gone when the container is removed.
-        let _ = write_atomically(&self.config.exit_file, &serde_json::to_vec(&exit)?, self.config.exit_sync);
+        let _ = write_atomically(&self.config.exit_file, &serde_json::to_vec(&exit)?);
         self.phase = Phase::Draining(exit, Instant::now() + AFTERMATH);
         Ok(())
     }
@@ -410,14 +415,10 @@ fn start_time(pid: i32) -> Option<u64> {
 }
 
 /// Readers see the whole file or none.
-fn write_atomically(path: &Path, content: &[u8], sync: bool) -> io::Result<()> {
+fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
-    let mut file = fs::File::create(&temporary)?;
-    file.write_all(content)?;
-    if sync {
-        file.sync_data()?;
-    }
+    fs::write(&temporary, content)?;
     fs::rename(&temporary, path)
 }

@@ -1,4 +1,4 @@
-#![allow(unreachable_pub, reason = "shared by several test binaries")]
+#![allow(unreachable_pub, dead_code, reason = "shared by several test binaries")]
 //! A runtime of the test's own: run directory, control group, busybox root file system.
 
 use std::{

@@ -1,1 +1,0 @@
-//! Reading logs in docker's json-file format.
