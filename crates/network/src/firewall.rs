@@ -92,7 +92,7 @@ impl Firewall {
     /// interrupts no published port. Blocks.
     pub(crate) fn install(&self) -> Result<()> {
         let rules = RULESET.replace("TABLE", &self.table);
-        let Err(first) = run_nft(&rules) else {
+        let Err(first) = run_nft("nft", &rules) else {
             return Ok(());
         };
         // A table of an older kraud may have sets of another shape: start afresh.
@@ -103,7 +103,7 @@ impl Firewall {
         if first.kind == types::Kind::Unavailable {
             return Err(first);
         }
-        run_nft(&afresh)
+        run_nft("nft", &afresh)
             .map_err(|error| error.context(format_args!("building nftables table {}", self.table)))
     }
 
@@ -155,10 +155,10 @@ impl Firewall {
     /// Removes the table. Blocks.
     pub(crate) fn remove(&self) -> Result<()> {
         lock(&self.wanted).clear();
-        run_nft(&format!(
-            "table inet {0} {{}}\ndelete table inet {0}\n",
-            self.table
-        ))
+        run_nft(
+            "nft",
+            &format!("table inet {0} {{}}\ndelete table inet {0}\n", self.table),
+        )
     }
 
     /// Names chains of others that drop forwarded packets by default, as dockerd's do:
@@ -336,7 +336,7 @@ fn transact(messages: Vec<Message>) -> io::Result<()> {
     Socket::open(NETFILTER)?.request(&batch)
 }
 
-fn run_nft(script: &str) -> Result<()> {
+fn run_nft(program: &str, script: &str) -> Result<()> {
     let missing = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => Error::new(
             types::Kind::Unavailable,
@@ -344,7 +344,7 @@ fn run_nft(script: &str) -> Result<()> {
         ),
         _ => Error::wrap("starting nft", error),
     };
-    let mut child = Command::new("nft")
+    let mut child = Command::new(program)
         .args(["-f", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -433,6 +433,13 @@ mod tests {
             &"255.255.0.0/16".parse().unwrap(),
         );
         assert_eq!(elements.len(), 1);
+    }
+
+    #[test]
+    fn a_missing_nft_is_named_with_its_remedy() {
+        let error = run_nft("/nonexistent/nft", "").unwrap_err();
+        assert_eq!(error.kind, types::Kind::Unavailable);
+        assert!(error.message.contains("apt-get install nftables"));
     }
 
     #[test]

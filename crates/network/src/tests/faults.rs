@@ -404,3 +404,22 @@ fn a_socket_that_outlives_its_container_keeps_no_link() {
         assert_eq!(world.links().len(), before - 1);
     });
 }
+
+#[test]
+fn foreign_chains_that_drop_are_named() {
+    on_machine(|world| {
+        assert!(
+            world
+                .wait(world.networks.forward_blockers())
+                .unwrap()
+                .is_empty()
+        );
+        nft(
+            "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }",
+        );
+        assert_eq!(
+            world.wait(world.networks.forward_blockers()).unwrap(),
+            ["ip filter FORWARD"]
+        );
+    });
+}

@@ -237,3 +237,20 @@ fn udp_answers_come_from_the_address_that_was_asked() {
         assert!(ask_udp(None, "127.0.0.2:8080").is_ok());
     });
 }
+
+#[test]
+fn a_thousand_ports_at_once() {
+    on_machine(|world| {
+        let one = world.container(&world.bridge("kraud0", &["172.17.0.0/16"]), 2);
+        serve(&one.path, 20_999);
+        let port = |number| publish(Protocol::Tcp, number, None, (number, number));
+        let wanted: Vec<_> = (20_000..21_000).map(port).collect();
+        let published = world
+            .wait(world.networks.publish(&one.target("one"), &wanted))
+            .unwrap();
+        assert_eq!(published.len(), 2000);
+        assert!(ask(Some(&world.outside), "192.0.2.1:20999").is_ok());
+        assert!(world.wait(world.networks.unpublish(&one.id)).unwrap());
+        assert!(!world.ruleset().contains("20999"));
+    });
+}
