@@ -92,12 +92,14 @@ impl Runtime {
         let runtime = self.clone();
         let name = self.runtime_name(&launch.runtime);
         let directory = self.paths().container(&id);
-        let _starting = self.starting().begin(&directory);
+        let starting = self.starting().begin(&directory);
         let prepared = blocking(move || runtime.prepare(launch)).await;
         let outcome = match prepared {
             Ok(listener) => self.supervise(directory, listener).await,
             Err(error) => Err(error),
         };
+        // From here on nobody waits for the socket any more, the clean-up least of all.
+        drop(starting);
         match outcome {
             Ok(report) => match report {
                 proto::Report::Started(started) => Ok(Started { pid: started.pid }),
@@ -118,10 +120,11 @@ impl Runtime {
         let command = first_argument(Some(&launch.process));
         let cwd = launch.process.cwd().clone();
         let directory = self.paths().exec(id, &launch.exec);
-        let _starting = self.starting().begin(&directory);
+        let starting = self.starting().begin(&directory);
         let (runtime, container, dir) = (self.clone(), id.clone(), directory.clone());
         let listener = blocking(move || runtime.prepare_exec(&container, &dir, launch)).await?;
         let outcome = self.supervise(directory.clone(), listener).await;
+        drop(starting);
         let failed = match outcome {
             Ok(proto::Report::Started(started)) => return Ok(Started { pid: started.pid }),
             Ok(proto::Report::Failed(words)) => failure::exec_failed(&command, &cwd, &words).into(),

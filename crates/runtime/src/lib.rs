@@ -38,8 +38,8 @@ pub use crate::{
     client::{AttachOptions, Attachment, Frame, Input, Output},
     control::{ExitInfo, Inspected},
     error::{Error, Result, StartError, StartErrorKind},
-    logs::{Batches, LogEntry, LogQuery},
     launch::{ExecLaunch, Launch, LogSettings, Started, Stdio},
+    logs::{Batches, LogEntry, LogQuery},
 };
 
 /// What a [`Runtime`] works with.

@@ -28,7 +28,14 @@ pub(crate) type Frame = (u8, Vec<u8>);
 
 impl Client {
     pub(crate) fn new(stream: UnixStream) -> Self {
-        Self { stream, wants: None, finished: false, incoming: Vec::new(), outgoing: Vec::new(), sent: 0 }
+        Self {
+            stream,
+            wants: None,
+            finished: false,
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+            sent: 0,
+        }
     }
 
     pub(crate) fn has_outgoing(&self) -> bool {
@@ -61,7 +68,9 @@ impl Client {
                 return Err(io::ErrorKind::InvalidData.into());
             }
             let start = taken + HEADER;
-            let Some(payload) = self.incoming.get(start..start + length) else { break };
+            let Some(payload) = self.incoming.get(start..start + length) else {
+                break;
+            };
             frames.push((kind, payload.to_vec()));
             taken = start + length;
         }
@@ -75,7 +84,10 @@ impl Client {
         let header = header(kind, payload.len());
         let mut sent = 0;
         if !self.has_outgoing() {
-            sent = match self.stream.write_vectored(&[IoSlice::new(&header), IoSlice::new(payload)]) {
+            sent = match self
+                .stream
+                .write_vectored(&[IoSlice::new(&header), IoSlice::new(payload)])
+            {
                 Ok(count) => count,
                 Err(error) if is_temporary(&error) => 0,
                 Err(error) => return Err(error),
@@ -108,5 +120,8 @@ impl Client {
 }
 
 fn is_temporary(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }

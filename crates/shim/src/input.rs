@@ -21,7 +21,12 @@ pub(crate) struct Input {
 
 impl Input {
     pub(crate) fn new(target: Option<OwnedFd>) -> Self {
-        Self { target, queue: Vec::new(), written: 0, closing: false }
+        Self {
+            target,
+            queue: Vec::new(),
+            written: 0,
+            closing: false,
+        }
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -30,7 +35,9 @@ impl Input {
 
     /// The descriptor to wait for, when something is queued.
     pub(crate) fn waiting(&self) -> Option<&OwnedFd> {
-        self.target.as_ref().filter(|_| self.written < self.queue.len())
+        self.target
+            .as_ref()
+            .filter(|_| self.written < self.queue.len())
     }
 
     pub(crate) fn push(&mut self, bytes: &[u8]) {

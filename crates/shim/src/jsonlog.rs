@@ -36,9 +36,18 @@ pub(crate) struct JsonLog {
 
 impl JsonLog {
     pub(crate) fn open(settings: Log) -> io::Result<Self> {
-        let file = fs::OpenOptions::new().create(true).append(true).open(&settings.path)?;
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&settings.path)?;
         let size = file.metadata()?.len();
-        Ok(Self { settings, file, size, lines: [Vec::new(), Vec::new()], batch: Vec::new() })
+        Ok(Self {
+            settings,
+            file,
+            size,
+            lines: [Vec::new(), Vec::new()],
+            batch: Vec::new(),
+        })
     }
 
     /// Takes output as it comes; complete lines are written before this returns. A full disk
@@ -79,7 +88,9 @@ impl JsonLog {
 
     /// Encodes one line or piece, given in two parts.
     fn line(&mut self, source: Source, first: &[u8], second: &[u8]) {
-        if self.settings.max_size.is_some_and(|max| self.size + self.batch.len() as u64 >= max && self.size + self.batch.len() as u64 > 0) {
+        if self.settings.max_size.is_some_and(|max| {
+            self.size + self.batch.len() as u64 >= max && self.size + self.batch.len() as u64 > 0
+        }) {
             self.flush();
             // Without a new file the old one grows: better than losing lines.
             let _ = self.rotate();
@@ -120,7 +131,11 @@ impl JsonLog {
         let path = &self.settings.path;
         for number in (1..self.settings.max_file).rev() {
             let older = numbered(path, number);
-            let newer = if number == 1 { path.clone() } else { numbered(path, number - 1) };
+            let newer = if number == 1 {
+                path.clone()
+            } else {
+                numbered(path, number - 1)
+            };
             match fs::rename(&newer, &older) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -129,7 +144,10 @@ impl JsonLog {
         if self.settings.max_file <= 1 {
             self.file.set_len(0)?;
         } else {
-            self.file = fs::OpenOptions::new().create(true).append(true).open(path)?;
+            self.file = fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(path)?;
         }
         self.size = 0;
         Ok(())
@@ -168,12 +186,19 @@ fn escape(text: &mut Vec<u8>, bytes: &[u8]) {
                 b'\n' => text.extend_from_slice(b"\\n"),
                 b'\r' => text.extend_from_slice(b"\\r"),
                 0xe2 => {
-                    text.extend_from_slice(if valid[at + 2] == 0xa8 { b"\\u2028" } else { b"\\u2029" });
+                    text.extend_from_slice(if valid[at + 2] == 0xa8 {
+                        b"\\u2028"
+                    } else {
+                        b"\\u2029"
+                    });
                     at += 2;
                 }
                 _ => {
                     text.extend_from_slice(b"\\u00");
-                    text.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+                    text.extend_from_slice(&[
+                        HEX[usize::from(byte >> 4)],
+                        HEX[usize::from(byte & 15)],
+                    ]);
                 }
             }
             at += 1;
@@ -198,13 +223,21 @@ mod tests {
 
     #[test]
     fn escapes() {
-        assert_eq!(escaped(b"a\"b\\c\n\r\t<>&\x1b"), r#"a\"b\\c\n\r\u0009\u003c\u003e\u0026\u001b"#);
+        assert_eq!(
+            escaped(b"a\"b\\c\n\r\t<>&\x1b"),
+            r#"a\"b\\c\n\r\u0009\u003c\u003e\u0026\u001b"#
+        );
         assert_eq!(escaped("ü\u{2028}€".as_bytes()), "ü\\u2028€");
         assert_eq!(escaped(b"\xff\xe2\x82z"), "\\ufffd\\ufffd\\ufffdz");
     }
 
     fn logged(directory: &Path, settings: impl FnOnce(&mut Log), chunks: &[&[u8]]) -> Vec<String> {
-        let mut log = Log { path: directory.join("log"), max_size: None, max_file: 1, attrs: None };
+        let mut log = Log {
+            path: directory.join("log"),
+            max_size: None,
+            max_file: 1,
+            attrs: None,
+        };
         settings(&mut log);
         let mut log = JsonLog::open(log).unwrap();
         for chunk in chunks {
@@ -212,14 +245,22 @@ mod tests {
         }
         log.end(Source::Stdout);
         let text = fs::read_to_string(directory.join("log")).unwrap();
-        text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["log"].as_str().unwrap().to_owned()).collect()
+        text.lines()
+            .map(|line| {
+                serde_json::from_str::<serde_json::Value>(line).unwrap()["log"]
+                    .as_str()
+                    .unwrap()
+                    .to_owned()
+            })
+            .collect()
     }
 
     /// A directory of the test's own, removed with it.
     struct Directory(PathBuf);
     impl Directory {
         fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("kraud-shim-{name}-{}", std::process::id()));
+            let path =
+                std::env::temp_dir().join(format!("kraud-shim-{name}-{}", std::process::id()));
             fs::create_dir_all(&path).unwrap();
             Self(path)
         }
@@ -234,8 +275,15 @@ mod tests {
     fn lines_and_pieces() {
         let directory = Directory::new("pieces");
         let long = vec![b'x'; PIECE + 3];
-        let lines = logged(&directory.0, |_| {}, &[b"one\ntw", b"o\n", &long, b"\nrest"]);
-        assert_eq!(lines, ["one\n", "two\n", &"x".repeat(PIECE), "xxx\n", "rest"]);
+        let lines = logged(
+            &directory.0,
+            |_| {},
+            &[b"one\ntw", b"o\n", &long, b"\nrest"],
+        );
+        assert_eq!(
+            lines,
+            ["one\n", "two\n", &"x".repeat(PIECE), "xxx\n", "rest"]
+        );
     }
 
     #[test]

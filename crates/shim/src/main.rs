@@ -55,7 +55,9 @@ fn take_over() -> io::Result<(UnixListener, fs::File)> {
 }
 
 fn run(directory: PathBuf, listener: UnixListener, mut report: fs::File) -> io::Result<()> {
-    let prepared = prepare(&directory).and_then(|(config, signals)| spawn::start(&config, &directory).map(|child| (config, signals, child)));
+    let prepared = prepare(&directory).and_then(|(config, signals)| {
+        spawn::start(&config, &directory).map(|child| (config, signals, child))
+    });
     let (config, signals, child) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return tell(&mut report, &Report::Failed(error.to_string())),

@@ -28,10 +28,23 @@ pub(crate) struct Child {
 }
 
 pub(crate) fn start(config: &Config, directory: &Path) -> io::Result<Child> {
-    let (program, arguments) = config.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let (program, arguments) = config
+        .argv
+        .split_first()
+        .ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(program);
-    command.args(arguments).current_dir(directory).stdin(Stdio::null()).stdout(Stdio::null());
-    let mut child = Child { runtime: 0, input: Input::new(None), stdout: None, stderr: None, console: None };
+    command
+        .args(arguments)
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    let mut child = Child {
+        runtime: 0,
+        input: Input::new(None),
+        stdout: None,
+        stderr: None,
+        console: None,
+    };
     if config.tty {
         command.stderr(fs::File::create(directory.join(files::RUNTIME_STDERR))?);
         std::env::set_current_dir(directory)?;
@@ -57,7 +70,9 @@ pub(crate) fn start(config: &Config, directory: &Path) -> io::Result<Child> {
         // SAFETY: the hook makes system calls only, on strings made before the fork.
         unsafe { command.pre_exec(move || sys::hide_mount(&parent, &target)) };
     }
-    let spawned = command.spawn().map_err(|error| io::Error::new(error.kind(), format!("start {program}: {error}")))?;
+    let spawned = command
+        .spawn()
+        .map_err(|error| io::Error::new(error.kind(), format!("start {program}: {error}")))?;
     child.runtime = spawned.id().cast_signed();
     Ok(child)
 }
@@ -70,8 +85,15 @@ fn nonblocking(descriptor: OwnedFd) -> io::Result<OwnedFd> {
 /// What a failed OCI runtime had to say: the last error of its log, else what it printed.
 pub(crate) fn failure(directory: &Path, stderr: Option<&mut fs::File>, code: i32) -> String {
     let log = fs::read_to_string(directory.join(files::RUNTIME_LOG)).unwrap_or_default();
-    let errors = log.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let mut errors = errors.filter(|entry| entry["level"].as_str().is_none_or(|level| matches!(level, "error" | "fatal")));
+    let errors = log
+        .lines()
+        .rev()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut errors = errors.filter(|entry| {
+        entry["level"]
+            .as_str()
+            .is_none_or(|level| matches!(level, "error" | "fatal"))
+    });
     if let Some(words) = errors.find_map(|entry| Some(entry["msg"].as_str()?.to_owned())) {
         return words;
     }

@@ -83,7 +83,13 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(crate) fn new(config: Config, directory: PathBuf, listener: UnixListener, signals: OwnedFd, child: Child) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        directory: PathBuf,
+        listener: UnixListener,
+        signals: OwnedFd,
+        child: Child,
+    ) -> Self {
         let hold = config.wait_attach.then(|| Instant::now() + HOLD);
         Self {
             config,
@@ -112,14 +118,18 @@ impl Supervisor {
             self.turn()?;
         }
         if let Phase::Starting = self.phase {
-            let words = spawn::failure(&self.directory, self.outputs[1].as_mut(), self.runtime_code);
+            let words =
+                spawn::failure(&self.directory, self.outputs[1].as_mut(), self.runtime_code);
             return tell(&mut report, &Report::Failed(words));
         }
         // The log is opened first: a file that cannot be made is the start's failure to tell.
         if let Some(settings) = self.config.log.clone() {
             self.log = JsonLog::open(settings).ok();
         }
-        write_atomically(&self.directory.join(files::STARTED), &serde_json::to_vec(&self.started)?)?;
+        write_atomically(
+            &self.directory.join(files::STARTED),
+            &serde_json::to_vec(&self.started)?,
+        )?;
         // The daemon may have died meanwhile.
         let _ = tell(&mut report, &Report::Started(self.started));
         drop(report);
@@ -136,7 +146,9 @@ impl Supervisor {
     }
 
     fn is_done(&mut self) -> bool {
-        let Phase::Told(_, deadline) = self.phase else { return false };
+        let Phase::Told(_, deadline) = self.phase else {
+            return false;
+        };
         // Who connected meanwhile still waits in the listener.
         self.accept();
         self.clients.is_empty() || Instant::now() > deadline
@@ -160,13 +172,17 @@ impl Supervisor {
             }
         }
         self.advance()?;
-        self.clients.retain(|client| !(client.finished && !client.has_outgoing()));
+        self.clients
+            .retain(|client| !client.finished || client.has_outgoing());
         Ok(())
     }
 
     fn wait(&self) -> io::Result<(Vec<Token>, Vec<PollFlags>)> {
         let mut tokens = vec![Token::Signals, Token::Listener];
-        let mut polled = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN), PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
+        let mut polled = vec![
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+        ];
         let mut add = |token, descriptor, flags| {
             tokens.push(token);
             polled.push(PollFd::new(descriptor, flags));
@@ -197,7 +213,10 @@ impl Supervisor {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let ready = polled.iter().map(|entry| entry.revents().unwrap_or(PollFlags::empty())).collect();
+        let ready = polled
+            .iter()
+            .map(|entry| entry.revents().unwrap_or(PollFlags::empty()))
+            .collect();
         Ok((tokens, ready))
     }
 
@@ -209,7 +228,9 @@ impl Supervisor {
 
     fn timeout(&self) -> PollTimeout {
         let deadline = match self.phase {
-            Phase::Draining(_, deadline) | Phase::Told(_, deadline) => self.hold.map_or(deadline, |hold| hold.min(deadline)),
+            Phase::Draining(_, deadline) | Phase::Told(_, deadline) => {
+                self.hold.map_or(deadline, |hold| hold.min(deadline))
+            }
             _ => match self.hold {
                 Some(hold) => hold,
                 None => return PollTimeout::NONE,
@@ -223,15 +244,23 @@ impl Supervisor {
     fn reap(&mut self) -> io::Result<()> {
         sys::drain(&self.signals);
         if self.runtime != 0 {
-            let Some((_, code, _)) = sys::reap(Some(self.runtime)) else { return Ok(()) };
+            let Some((_, code, _)) = sys::reap(Some(self.runtime)) else {
+                return Ok(());
+            };
             self.runtime = 0;
             self.runtime_code = code;
             if code != 0 {
                 return Ok(());
             }
             let text = fs::read_to_string(self.directory.join(files::PID))?;
-            let pid = text.trim().parse().map_err(|_| io::Error::other("the OCI runtime wrote no process id"))?;
-            self.started = Started { pid, start_time: start_time(pid).unwrap_or_default() };
+            let pid = text
+                .trim()
+                .parse()
+                .map_err(|_| io::Error::other("the OCI runtime wrote no process id"))?;
+            self.started = Started {
+                pid,
+                start_time: start_time(pid).unwrap_or_default(),
+            };
             self.phase = Phase::Running(pid);
             // A terminal was sent before the OCI runtime ended.
             if self.console.is_some() && self.terminal.is_none() {
@@ -249,7 +278,12 @@ impl Supervisor {
     fn process_ended(&mut self, code: i32, signal: Option<i32>) -> io::Result<()> {
         let mut finished_at = Vec::new();
         time::append_now(&mut finished_at);
-        let exit = Exit { code, signal, oom: self.oom_killed(), finished_at: String::from_utf8_lossy(&finished_at).into_owned() };
+        let exit = Exit {
+            code,
+            signal,
+            oom: self.oom_killed(),
+            finished_at: String::from_utf8_lossy(&finished_at).into_owned(),
+        };
         // Recorded before anybody is told. Its directory is gone when the container is removed.
         let _ = write_atomically(&self.config.exit_file, &serde_json::to_vec(&exit)?);
         self.phase = Phase::Draining(exit, Instant::now() + AFTERMATH);
@@ -257,14 +291,23 @@ impl Supervisor {
     }
 
     fn oom_killed(&self) -> bool {
-        let text = self.config.oom_file.as_ref().and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
-        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok());
+        let text = self
+            .config
+            .oom_file
+            .as_ref()
+            .and_then(|path| fs::read_to_string(path).ok())
+            .unwrap_or_default();
+        let count = text
+            .lines()
+            .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok());
         count.is_some_and(|count| count > 0)
     }
 
     /// The OCI runtime hands the terminal over.
     fn take_terminal(&mut self) -> io::Result<()> {
-        let Some(console) = &self.console else { return Ok(()) };
+        let Some(console) = &self.console else {
+            return Ok(());
+        };
         let (socket, _) = match console.accept() {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -286,11 +329,17 @@ impl Supervisor {
     }
 
     fn read_output(&mut self, source: Source) {
-        let Some(output) = &mut self.outputs[source as usize] else { return };
+        let Some(output) = &mut self.outputs[source as usize] else {
+            return;
+        };
         let mut buffer = std::mem::take(&mut self.buffer);
         match output.read(&mut buffer) {
             Ok(count) if count > 0 => self.deliver(source, &buffer[..count]),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) => {}
             // A terminal whose other side is closed gives an error instead of an end.
             _ => self.end_output(source),
         }
@@ -317,7 +366,9 @@ impl Supervisor {
     /// Sends a frame to all greeted clients that want any of `flags` (0: to all of them).
     fn broadcast(&mut self, kind: u8, flags: u8, payload: &[u8]) {
         for client in &mut self.clients {
-            let wanted = client.wants.is_some_and(|wants| flags == 0 || wants & flags != 0);
+            let wanted = client
+                .wants
+                .is_some_and(|wants| flags == 0 || wants & flags != 0);
             if wanted && client.send(kind, payload).is_err() {
                 client.abandon();
             }
@@ -333,14 +384,20 @@ impl Supervisor {
     }
 
     fn serve(&mut self, place: usize, flags: PollFlags) {
-        let Some(client) = self.clients.get_mut(place) else { return };
+        let Some(client) = self.clients.get_mut(place) else {
+            return;
+        };
         let mut alive = !flags.contains(PollFlags::POLLOUT) || client.flush().is_ok();
         if alive && flags.intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR) {
             let mut buffer = std::mem::take(&mut self.buffer);
             let received = client.receive(&mut buffer);
             self.buffer = buffer;
             match received {
-                Ok(frames) => alive = frames.into_iter().all(|frame| self.obey(place, frame).is_ok()),
+                Ok(frames) => {
+                    alive = frames
+                        .into_iter()
+                        .all(|frame| self.obey(place, frame).is_ok())
+                }
                 Err(_) => alive = false,
             }
         }
@@ -351,7 +408,9 @@ impl Supervisor {
 
     /// Does what a client says.
     fn obey(&mut self, place: usize, (kind, payload): Frame) -> io::Result<()> {
-        let Some(client) = self.clients.get_mut(place) else { return Ok(()) };
+        let Some(client) = self.clients.get_mut(place) else {
+            return Ok(());
+        };
         match kind {
             kind::HELLO => {
                 let wants = payload.first().copied().unwrap_or_default();
@@ -365,12 +424,20 @@ impl Supervisor {
                     client.finished = true;
                 }
             }
-            kind::STDIN if client.wants.is_some_and(|wants| wants & hello::STDIN != 0) => self.input.push(&payload),
+            kind::STDIN if client.wants.is_some_and(|wants| wants & hello::STDIN != 0) => {
+                self.input.push(&payload)
+            }
             // A terminal has no end of input, it has a key for it.
-            kind::STDIN_CLOSE if self.config.stdin == Stdin::Once && !self.config.tty => self.input.close(),
+            kind::STDIN_CLOSE if self.config.stdin == Stdin::Once && !self.config.tty => {
+                self.input.close()
+            }
             kind::RESIZE => {
                 if let (Some(terminal), [a, b, c, d]) = (&self.terminal, payload.as_slice()) {
-                    sys::set_size(terminal, u16::from_le_bytes([*a, *b]), u16::from_le_bytes([*c, *d]));
+                    sys::set_size(
+                        terminal,
+                        u16::from_le_bytes([*a, *b]),
+                        u16::from_le_bytes([*c, *d]),
+                    );
                 }
             }
             _ => {}
@@ -384,7 +451,9 @@ impl Supervisor {
         if self.hold.is_some_and(|hold| now > hold) {
             self.hold = None;
         }
-        let Phase::Draining(exit, deadline) = &self.phase else { return Ok(()) };
+        let Phase::Draining(exit, deadline) = &self.phase else {
+            return Ok(());
+        };
         let blocked = !self.reads_output();
         let ended = self.outputs.iter().all(Option::is_none);
         if !ended && blocked {

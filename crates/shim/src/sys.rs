@@ -28,7 +28,10 @@ use nix::{
 /// A duplicate of a standard descriptor, which itself then is /dev/null.
 pub(crate) fn replace_with_null(standard: impl AsFd) -> io::Result<OwnedFd> {
     let duplicate = standard.as_fd().try_clone_to_owned()?;
-    let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let null = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
     // SAFETY: both descriptors are open; the standard one is only replaced by another file.
     let outcome = unsafe { nix::libc::dup2(null.as_raw_fd(), standard.as_fd().as_raw_fd()) };
     Errno::result(outcome)?;
@@ -69,7 +72,13 @@ pub(crate) fn protect_from_oom() {
 /// of everything else still reach it.
 pub(crate) fn hide_mount(parent: &Path, target: &Path) -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
-    mount(None::<&str>, parent, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?;
+    mount(
+        None::<&str>,
+        parent,
+        None::<&str>,
+        MsFlags::MS_PRIVATE,
+        None::<&str>,
+    )?;
     match umount2(target, MntFlags::MNT_DETACH) {
         Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
         Err(errno) => Err(errno.into()),
@@ -81,7 +90,12 @@ pub(crate) fn receive_descriptor(socket: &UnixStream) -> io::Result<OwnedFd> {
     let mut name = [0u8; 4096];
     let mut control = cmsg_space!([RawFd; 1]);
     let mut parts = [IoSliceMut::new(&mut name)];
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let message = recvmsg::<()>(
+        socket.as_raw_fd(),
+        &mut parts,
+        Some(&mut control),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
     for part in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(descriptors) = part
             && let Some(&descriptor) = descriptors.first()
@@ -95,9 +109,20 @@ pub(crate) fn receive_descriptor(socket: &UnixStream) -> io::Result<OwnedFd> {
 
 /// Sets a terminal's size in characters.
 pub(crate) fn set_size(terminal: &impl AsFd, width: u16, height: u16) {
-    let size = nix::libc::winsize { ws_row: height, ws_col: width, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = nix::libc::winsize {
+        ws_row: height,
+        ws_col: width,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     // SAFETY: the descriptor is open and the kernel only reads the structure.
-    let _ = unsafe { nix::libc::ioctl(terminal.as_fd().as_raw_fd(), nix::libc::TIOCSWINSZ, &raw const size) };
+    let _ = unsafe {
+        nix::libc::ioctl(
+            terminal.as_fd().as_raw_fd(),
+            nix::libc::TIOCSWINSZ,
+            &raw const size,
+        )
+    };
 }
 
 pub(crate) fn set_nonblocking(descriptor: &impl AsFd) -> io::Result<()> {
@@ -112,7 +137,9 @@ pub(crate) fn reap(child: Option<i32>) -> Option<(i32, i32, Option<i32>)> {
         let pid = Pid::from_raw(child.unwrap_or(-1));
         return match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(pid, code)) => Some((pid.as_raw(), code, None)),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => Some((pid.as_raw(), 128 + signal as i32, Some(signal as i32))),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                Some((pid.as_raw(), 128 + signal as i32, Some(signal as i32)))
+            }
             Ok(WaitStatus::StillAlive) | Err(_) => None,
             Ok(_) => continue,
         };

@@ -4,7 +4,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Appends RFC 3339 in UTC with nanoseconds, trailing zeroes cut, as Go's `RFC3339Nano`.
 pub(crate) fn append_now(text: &mut Vec<u8>) {
-    append(text, SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+    append(
+        text,
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default(),
+    );
 }
 
 fn append(text: &mut Vec<u8>, since_epoch: Duration) {
@@ -51,7 +56,11 @@ fn civil(day: u64) -> (u64, u64, u64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * of_year + 2) / 153;
     let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let month = if from_march < 10 {
+        from_march + 3
+    } else {
+        from_march - 9
+    };
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 

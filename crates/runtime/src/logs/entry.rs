@@ -44,14 +44,26 @@ impl LogEntry {
             None => (true, rest.strip_prefix(b"err\",\"time\":\"")?),
         };
         let time = parse_time(rest.strip_suffix(b"\"}")?)?;
-        Some(Self { time, stderr, message, attributes: String::new() })
+        Some(Self {
+            time,
+            stderr,
+            message,
+            attributes: String::new(),
+        })
     }
 
     fn parse_any(line: &[u8]) -> Option<Self> {
         let json: Json<'_> = serde_json::from_slice(line).ok()?;
-        let attribute = |(name, value): (&String, &String)| format!("{}={}", query_escape(name), query_escape(value));
+        let attribute = |(name, value): (&String, &String)| {
+            format!("{}={}", query_escape(name), query_escape(value))
+        };
         let attributes: Vec<String> = json.attrs.iter().map(attribute).collect();
-        Some(Self { time: Time::parse(&json.time)?, stderr: json.stream == "stderr", message: json.log.into(), attributes: attributes.join(",") })
+        Some(Self {
+            time: Time::parse(&json.time)?,
+            stderr: json.stream == "stderr",
+            message: json.log.into(),
+            attributes: attributes.join(","),
+        })
     }
 }
 
@@ -99,10 +111,16 @@ fn unescape(text: &[u8]) -> Option<(Bytes, &[u8])> {
 /// `2024-01-31T12:34:56.123456789Z`; other forms are for the general parser.
 fn parse_time(text: &[u8]) -> Option<Time> {
     let number = |range: std::ops::Range<usize>| {
-        text.get(range)?.iter().try_fold(0i64, |value, byte| byte.is_ascii_digit().then(|| value * 10 + i64::from(byte - b'0')))
+        text.get(range)?.iter().try_fold(0i64, |value, byte| {
+            byte.is_ascii_digit()
+                .then(|| value * 10 + i64::from(byte - b'0'))
+        })
     };
     let fixed = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
-    if !fixed.iter().all(|&(place, byte)| text.get(place) == Some(&byte)) {
+    if !fixed
+        .iter()
+        .all(|&(place, byte)| text.get(place) == Some(&byte))
+    {
         return None;
     }
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
@@ -114,7 +132,10 @@ fn parse_time(text: &[u8]) -> Option<Time> {
         }
         _ => return None,
     };
-    Some(Time::from_unix(days(year, month, day) * 86_400 + seconds, i32::try_from(nanoseconds).ok()?))
+    Some(Time::from_unix(
+        days(year, month, day) * 86_400 + seconds,
+        i32::try_from(nanoseconds).ok()?,
+    ))
 }
 
 /// Days since 1970-01-01 (proleptic Gregorian calendar; the year is counted from March).
@@ -129,7 +150,9 @@ fn query_escape(text: &str) -> String {
     let mut escaped = String::new();
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => escaped.push(char::from(byte)),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                escaped.push(char::from(byte))
+            }
             b' ' => escaped.push('+'),
             _ => escaped.push_str(&format!("%{byte:02X}")),
         }
@@ -153,7 +176,12 @@ mod tests {
 
     #[test]
     fn times() {
-        for text in ["1970-01-01T00:00:00Z", "2000-03-01T12:00:00.000000001Z", "2100-02-28T01:02:03.5Z", "2026-12-31T23:59:59.123456789Z"] {
+        for text in [
+            "1970-01-01T00:00:00Z",
+            "2000-03-01T12:00:00.000000001Z",
+            "2100-02-28T01:02:03.5Z",
+            "2026-12-31T23:59:59.123456789Z",
+        ] {
             assert_eq!(parse_time(text.as_bytes()), Time::parse(text), "{text}");
         }
         assert_eq!(parse_time(b"2024-01-01 00:00:00Z"), None);
@@ -163,8 +191,16 @@ mod tests {
     fn other_lines() {
         let line = r#"{"log":"\ud83d\ude00\n","stream":"stdout","attrs":{"b":"2 &","a":"1"},"time":"2024-01-01T01:00:00+01:00"}"#;
         let entry = LogEntry::parse(line.as_bytes()).unwrap();
-        assert_eq!((entry.message.as_ref(), entry.attributes.as_str()), ("😀\n".as_bytes(), "a=1,b=2+%26"));
-        for broken in ["", "{", r#"{"log":"x"#, r#"{"log":"\q","stream":"stdout","time":"x"}"#] {
+        assert_eq!(
+            (entry.message.as_ref(), entry.attributes.as_str()),
+            ("😀\n".as_bytes(), "a=1,b=2+%26")
+        );
+        for broken in [
+            "",
+            "{",
+            r#"{"log":"x"#,
+            r#"{"log":"\q","stream":"stdout","time":"x"}"#,
+        ] {
             assert_eq!(LogEntry::parse(broken.as_bytes()), None, "{broken}");
         }
     }

@@ -14,7 +14,10 @@ use rustix::{
 };
 
 /// How long a wait takes at most: then the end of the container is looked at again.
-const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
 
 /// Wakes when anything happens in the log's directory.
 pub(super) struct Watch(OwnedFd);
@@ -23,7 +26,13 @@ impl Watch {
     pub(super) fn new(path: &Path) -> io::Result<Self> {
         let directory = path.parent().unwrap_or(Path::new("/"));
         let handle = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-        inotify::add_watch(&handle, directory, inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO)?;
+        inotify::add_watch(
+            &handle,
+            directory,
+            inotify::WatchFlags::MODIFY
+                | inotify::WatchFlags::CREATE
+                | inotify::WatchFlags::MOVED_TO,
+        )?;
         Ok(Self(handle))
     }
 

@@ -68,8 +68,15 @@ impl Runtime {
 pub fn read(path: PathBuf, query: LogQuery, ended: Arc<AtomicBool>) -> Batches {
     let (sender, receiver) = mpsc::channel(AHEAD);
     let failed = sender.clone();
-    let reader = Reader { query, sender, pending: Vec::new(), finished: false };
-    let thread = std::thread::Builder::new().name("log reader".into()).stack_size(256 * 1024);
+    let reader = Reader {
+        query,
+        sender,
+        pending: Vec::new(),
+        finished: false,
+    };
+    let thread = std::thread::Builder::new()
+        .name("log reader".into())
+        .stack_size(256 * 1024);
     let spawned = thread.spawn(move || reader.run(&path, &ended));
     if let Err(error) = spawned {
         let _ = failed.try_send(Err(Error::io("start a log reader")(error)));
@@ -90,12 +97,20 @@ struct Reader {
 impl Reader {
     fn run(mut self, path: &Path, ended: &AtomicBool) {
         if let Err(error) = self.read_all(path, ended) {
-            let _ = self.sender.blocking_send(Err(Error::io(format!("read the log {}", path.display()))(error)));
+            let _ = self
+                .sender
+                .blocking_send(Err(Error::io(format!("read the log {}", path.display()))(
+                    error,
+                )));
         }
     }
 
     fn read_all(&mut self, path: &Path, ended: &AtomicBool) -> io::Result<()> {
-        let watch = if self.query.follow { Some(follow::Watch::new(path)?) } else { None };
+        let watch = if self.query.follow {
+            Some(follow::Watch::new(path)?)
+        } else {
+            None
+        };
         let mut files = tail::open_all(path)?;
         if let Some(lines) = self.query.tail {
             tail::seek(&mut files, lines)?;
@@ -104,7 +119,9 @@ impl Reader {
         for mut file in files {
             self.drain(&mut file)?;
         }
-        let Some(mut newest) = newest else { return Ok(()) };
+        let Some(mut newest) = newest else {
+            return Ok(());
+        };
         self.drain(&mut newest)?;
         match watch {
             Some(watch) => self.follow(path, newest, &watch, ended),
@@ -112,7 +129,13 @@ impl Reader {
         }
     }
 
-    fn follow(&mut self, path: &Path, mut file: File, watch: &follow::Watch, ended: &AtomicBool) -> io::Result<()> {
+    fn follow(
+        &mut self,
+        path: &Path,
+        mut file: File,
+        watch: &follow::Watch,
+        ended: &AtomicBool,
+    ) -> io::Result<()> {
         while !self.finished && !self.sender.is_closed() {
             // Asked first: what is written before the end is then read for certain.
             let last = ended.load(Ordering::Acquire);
@@ -166,9 +189,14 @@ impl Reader {
     }
 
     fn collect(&mut self, lines: &[u8], batch: &mut Vec<LogEntry>) {
-        for line in lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+        for line in lines
+            .split(|&byte| byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
             // A line that was cut off by a crash is skipped, as docker does.
-            let Some(entry) = LogEntry::parse(line) else { continue };
+            let Some(entry) = LogEntry::parse(line) else {
+                continue;
+            };
             if self.query.since.is_some_and(|since| entry.time < since) {
                 continue;
             }

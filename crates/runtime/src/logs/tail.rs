@@ -16,17 +16,24 @@ pub(super) fn open_all(path: &Path) -> io::Result<Vec<File>> {
         let mut files: Vec<File> = Vec::new();
         files.extend(open(path)?);
         for number in 1.. {
-            let Some(file) = open(&numbered(path, number))? else { break };
+            let Some(file) = open(&numbered(path, number))? else {
+                break;
+            };
             files.push(file);
         }
-        let mut inodes = files.iter().map(|file| file.metadata().map(|data| data.ino())).collect::<io::Result<Vec<_>>>()?;
+        let mut inodes = files
+            .iter()
+            .map(|file| file.metadata().map(|data| data.ino()))
+            .collect::<io::Result<Vec<_>>>()?;
         inodes.sort_unstable();
         if inodes.windows(2).all(|pair| pair[0] != pair[1]) {
             files.reverse();
             return Ok(files);
         }
     }
-    Err(io::Error::other("the log is rotated faster than it can be read"))
+    Err(io::Error::other(
+        "the log is rotated faster than it can be read",
+    ))
 }
 
 fn open(path: &Path) -> io::Result<Option<File>> {
@@ -69,7 +76,12 @@ fn last_lines(file: &File, end: u64, wanted: u64) -> io::Result<(u64, u64)> {
         position -= length;
         let bytes = &mut block[..usize::try_from(length).unwrap_or(BLOCK)];
         file.read_exact_at(bytes, position)?;
-        for (offset, _) in bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+        for (offset, _) in bytes
+            .iter()
+            .enumerate()
+            .rev()
+            .filter(|(_, byte)| **byte == b'\n')
+        {
             let after = position + offset as u64 + 1;
             // The line end at the very end ends the last line, it begins none.
             if after == end {
@@ -102,10 +114,20 @@ mod tests {
             let mut files = open_all(&path).unwrap();
             seek(&mut files, lines).unwrap();
             let mut text = String::new();
-            files.iter_mut().for_each(|file| assert!(file.read_to_string(&mut text).is_ok()));
+            files
+                .iter_mut()
+                .for_each(|file| assert!(file.read_to_string(&mut text).is_ok()));
             text.replace('\n', "")
         };
-        for (lines, expected) in [(0, ""), (1, "6"), (2, "56"), (3, "456"), (5, "23456"), (6, "123456"), (99, "123456")] {
+        for (lines, expected) in [
+            (0, ""),
+            (1, "6"),
+            (2, "56"),
+            (3, "456"),
+            (5, "23456"),
+            (6, "123456"),
+            (99, "123456"),
+        ] {
             assert_eq!(tail(lines), expected, "{lines}");
         }
     }

@@ -2,7 +2,8 @@
 //! allowed by default, and those that come with a capability.
 
 use oci_spec::runtime::{
-    Arch, Capabilities, Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompOperator, LinuxSyscall,
+    Arch, Capabilities, Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg,
+    LinuxSeccompArgBuilder, LinuxSeccompOperator, LinuxSyscall,
 };
 
 /// Harmless in any container.
@@ -49,7 +50,8 @@ const ALLOWED: &str = "
 
 /// Of single architectures.
 #[cfg(target_arch = "aarch64")]
-const OWN: &str = "arm_fadvise64_64 arm_sync_file_range sync_file_range2 breakpoint cacheflush set_tls";
+const OWN: &str =
+    "arm_fadvise64_64 arm_sync_file_range sync_file_range2 breakpoint cacheflush set_tls";
 #[cfg(target_arch = "riscv64")]
 const OWN: &str = "riscv_flush_icache riscv_hwprobe";
 #[cfg(not(any(target_arch = "aarch64", target_arch = "riscv64")))]
@@ -99,12 +101,28 @@ pub fn default_profile(capabilities: &Capabilities) -> LinuxSeccomp {
     }
     names.sort();
     names.dedup();
-    let mut rules = vec![rule(names, None), rule(words("socket").collect(), argument(VSOCK, LinuxSeccompOperator::ScmpCmpNe))];
-    rules.extend(PERSONALITIES.map(|value| rule(words("personality").collect(), argument(value, LinuxSeccompOperator::ScmpCmpEq))));
+    let mut rules = vec![
+        rule(names, None),
+        rule(
+            words("socket").collect(),
+            argument(VSOCK, LinuxSeccompOperator::ScmpCmpNe),
+        ),
+    ];
+    rules.extend(PERSONALITIES.map(|value| {
+        rule(
+            words("personality").collect(),
+            argument(value, LinuxSeccompOperator::ScmpCmpEq),
+        )
+    }));
     if !capabilities.contains(&Capability::SysAdmin) {
-        rules.push(rule(words("clone").collect(), argument(NEW_NAMESPACES, LinuxSeccompOperator::ScmpCmpMaskedEq)));
+        rules.push(rule(
+            words("clone").collect(),
+            argument(NEW_NAMESPACES, LinuxSeccompOperator::ScmpCmpMaskedEq),
+        ));
         let mut refused = rule(words("clone3").collect(), None);
-        refused.set_action(LinuxSeccompAction::ScmpActErrno).set_errno_ret(Some(ENOSYS));
+        refused
+            .set_action(LinuxSeccompAction::ScmpActErrno)
+            .set_errno_ret(Some(ENOSYS));
         rules.push(refused);
     }
     let mut profile = LinuxSeccomp::default();
@@ -122,18 +140,27 @@ fn words(text: &str) -> impl Iterator<Item = String> {
 
 fn rule(names: Vec<String>, argument: Option<LinuxSeccompArg>) -> LinuxSyscall {
     let mut rule = LinuxSyscall::default();
-    rule.set_names(names).set_action(LinuxSeccompAction::ScmpActAllow).set_args(argument.map(|argument| vec![argument]));
+    rule.set_names(names)
+        .set_action(LinuxSeccompAction::ScmpActAllow)
+        .set_args(argument.map(|argument| vec![argument]));
     rule
 }
 
 /// A condition on the first argument.
 fn argument(value: u64, operator: LinuxSeccompOperator) -> Option<LinuxSeccompArg> {
-    LinuxSeccompArgBuilder::default().index(0_usize).value(value).op(operator).build().ok()
+    LinuxSeccompArgBuilder::default()
+        .index(0_usize)
+        .value(value)
+        .op(operator)
+        .build()
+        .ok()
 }
 
 fn architectures() -> Vec<Arch> {
     match super::native() {
-        Some(Arch::ScmpArchX86_64) => vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32],
+        Some(Arch::ScmpArchX86_64) => {
+            vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32]
+        }
         Some(Arch::ScmpArchAarch64) => vec![Arch::ScmpArchAarch64, Arch::ScmpArchArm],
         Some(Arch::ScmpArchS390x) => vec![Arch::ScmpArchS390x, Arch::ScmpArchS390],
         Some(other) => vec![other],
@@ -149,10 +176,21 @@ mod tests {
     fn capabilities_open_calls() {
         let allowed = |capabilities: &[Capability], name: &str| {
             let profile = default_profile(&capabilities.iter().copied().collect());
-            profile.syscalls().iter().flatten().any(|rule| rule.args().is_none() && rule.errno_ret().is_none() && rule.names().iter().any(|other| other == name))
+            profile.syscalls().iter().flatten().any(|rule| {
+                rule.args().is_none()
+                    && rule.errno_ret().is_none()
+                    && rule.names().iter().any(|other| other == name)
+            })
         };
-        assert!(allowed(&[], "read") && !allowed(&[], "mount") && !allowed(&[], "clone") && !allowed(&[], "io_uring_setup"));
-        assert!(allowed(&[Capability::SysAdmin], "mount") && allowed(&[Capability::SysAdmin], "clone3"));
+        assert!(
+            allowed(&[], "read")
+                && !allowed(&[], "mount")
+                && !allowed(&[], "clone")
+                && !allowed(&[], "io_uring_setup")
+        );
+        assert!(
+            allowed(&[Capability::SysAdmin], "mount") && allowed(&[Capability::SysAdmin], "clone3")
+        );
         assert!(allowed(&[Capability::SysTime], "clock_settime"));
     }
 }

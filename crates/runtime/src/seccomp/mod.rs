@@ -6,7 +6,8 @@
 mod default;
 
 use oci_spec::runtime::{
-    Arch, Capabilities, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSyscall,
+    Arch, Capabilities, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag,
+    LinuxSyscall,
 };
 use serde::Deserialize;
 
@@ -57,8 +58,10 @@ struct Condition {
 
 /// Parses docker's form for a container with these capabilities.
 pub fn parse(json: &str, capabilities: &Capabilities) -> Result<LinuxSeccomp> {
-    let invalid = |reason: String| Error::Invalid(format!("decoding seccomp profile failed: {reason}"));
-    let profile: Profile = serde_json::from_str(json).map_err(|error| invalid(error.to_string()))?;
+    let invalid =
+        |reason: String| Error::Invalid(format!("decoding seccomp profile failed: {reason}"));
+    let profile: Profile =
+        serde_json::from_str(json).map_err(|error| invalid(error.to_string()))?;
     if profile.architectures.is_some() && profile.arch_map.is_some() {
         return Err(invalid("both 'architectures' and 'archMap' are specified in the seccomp profile, use either 'architectures' or 'archMap'".into()));
     }
@@ -72,10 +75,19 @@ pub fn parse(json: &str, capabilities: &Capabilities) -> Result<LinuxSeccomp> {
             (Some(name), _) => vec![name],
             (None, names) => names.unwrap_or_default(),
         };
-        let applies = rule.includes.is_none_or(|condition| machine.meets(&condition)) && !rule.excludes.is_some_and(|condition| machine.meets_any(&condition));
+        let applies = rule
+            .includes
+            .is_none_or(|condition| machine.meets(&condition))
+            && !rule
+                .excludes
+                .is_some_and(|condition| machine.meets_any(&condition));
         if applies && !names.is_empty() {
             let mut syscall = LinuxSyscall::default();
-            syscall.set_names(names).set_action(rule.action).set_errno_ret(rule.errno_ret).set_args(rule.args.filter(|args| !args.is_empty()));
+            syscall
+                .set_names(names)
+                .set_action(rule.action)
+                .set_errno_ret(rule.errno_ret)
+                .set_args(rule.args.filter(|args| !args.is_empty()));
             rules.push(syscall);
         }
     }
@@ -110,7 +122,11 @@ impl<'a> Machine<'a> {
             other => other,
         };
         let release = rustix::system::uname();
-        Self { arch, kernel: version(&release.release().to_string_lossy()), capabilities }
+        Self {
+            arch,
+            kernel: version(&release.release().to_string_lossy()),
+            capabilities,
+        }
     }
 
     fn has_all(&self, names: &[String]) -> bool {
@@ -129,22 +145,46 @@ impl<'a> Machine<'a> {
 
     /// Everything that is asked for.
     fn meets(&self, wanted: &Condition) -> bool {
-        wanted.arches.as_deref().is_none_or(|arches| arches.is_empty() || self.is_arch(arches))
-            && wanted.caps.as_deref().is_none_or(|names| self.has_all(names))
-            && wanted.min_kernel.as_deref().is_none_or(|minimum| self.has_kernel(minimum))
+        wanted
+            .arches
+            .as_deref()
+            .is_none_or(|arches| arches.is_empty() || self.is_arch(arches))
+            && wanted
+                .caps
+                .as_deref()
+                .is_none_or(|names| self.has_all(names))
+            && wanted
+                .min_kernel
+                .as_deref()
+                .is_none_or(|minimum| self.has_kernel(minimum))
     }
 
     /// Anything that is excluded.
     fn meets_any(&self, excluded: &Condition) -> bool {
-        excluded.arches.as_deref().is_some_and(|arches| self.is_arch(arches))
-            || excluded.caps.as_deref().is_some_and(|names| names.iter().any(|name| self.has(name)))
-            || excluded.min_kernel.as_deref().is_some_and(|minimum| self.has_kernel(minimum))
+        excluded
+            .arches
+            .as_deref()
+            .is_some_and(|arches| self.is_arch(arches))
+            || excluded
+                .caps
+                .as_deref()
+                .is_some_and(|names| names.iter().any(|name| self.has(name)))
+            || excluded
+                .min_kernel
+                .as_deref()
+                .is_some_and(|minimum| self.has_kernel(minimum))
     }
 
     fn architectures(&self, map: Vec<ArchMap>) -> Vec<Arch> {
         let own = native();
-        let entry = map.into_iter().find(|entry| Some(entry.architecture) == own);
-        entry.map_or_else(Vec::new, |entry| std::iter::once(entry.architecture).chain(entry.sub_architectures.into_iter().flatten()).collect())
+        let entry = map
+            .into_iter()
+            .find(|entry| Some(entry.architecture) == own);
+        entry.map_or_else(Vec::new, |entry| {
+            std::iter::once(entry.architecture)
+                .chain(entry.sub_architectures.into_iter().flatten())
+                .collect()
+        })
     }
 }
 
@@ -162,7 +202,9 @@ fn native() -> Option<Arch> {
 
 /// Major and minor number of a kernel.
 fn version(release: &str) -> (u32, u32) {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
@@ -183,7 +225,12 @@ mod tests {
               {"names":["other"],"action":"SCMP_ACT_ALLOW","includes":{"arches":["vax"]}}]}"#;
         let names = |capabilities: &[Capability]| {
             let profile = parse(json, &capabilities.iter().copied().collect()).unwrap();
-            profile.syscalls().iter().flatten().flat_map(|syscall| syscall.names().clone()).collect::<Vec<_>>()
+            profile
+                .syscalls()
+                .iter()
+                .flatten()
+                .flat_map(|syscall| syscall.names().clone())
+                .collect::<Vec<_>>()
         };
         assert_eq!(names(&[]), ["read", "clone3"]);
         assert_eq!(names(&[Capability::SysAdmin]), ["read", "mount"]);
@@ -193,7 +240,10 @@ mod tests {
     fn bad_profiles() {
         for bad in ["", "{}", "[]", r#"{"defaultAction":"NOPE"}"#] {
             let error = parse(bad, &Capabilities::new()).unwrap_err().to_string();
-            assert!(error.starts_with("decoding seccomp profile failed: "), "{error}");
+            assert!(
+                error.starts_with("decoding seccomp profile failed: "),
+                "{error}"
+            );
         }
     }
 

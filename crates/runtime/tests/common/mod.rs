@@ -1,5 +1,6 @@
-#![allow(unreachable_pub, dead_code, reason = "shared by several test binaries")]
 //! A runtime of the test's own: run directory, control group, busybox root file system.
+#![allow(unreachable_pub, dead_code, reason = "shared by several test binaries")]
+#![allow(clippy::unwrap_used, reason = "a failed test shall panic")]
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +14,8 @@ use std::{
 
 use futures_util::StreamExt as _;
 use runtime::{
-    AttachOptions, Attachment, ExecLaunch, ExitInfo, Frame, Launch, LogSettings, Runtime, Settings, Stdio,
+    AttachOptions, Attachment, ExecLaunch, ExitInfo, Frame, Launch, LogSettings, Runtime, Settings,
+    Stdio,
     bundle::{self, BundleInput, BundleMount, ExecInput, Namespace, Shm},
     user::ResolvedUser,
 };
@@ -24,10 +26,16 @@ use types::{Config, ContainerId, ExecId, HostConfig};
 pub fn shim() -> &'static Path {
     static SHIM: OnceLock<PathBuf> = OnceLock::new();
     SHIM.get_or_init(|| {
+        // Such as an optimised one, to measure.
+        if let Some(path) = std::env::var_os("KRAUD_TEST_SHIM") {
+            return path.into();
+        }
         let test = std::env::current_exe().unwrap();
         let profile = test.parent().unwrap().parent().unwrap();
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "-q", "-p", "shim", "--target-dir"]).arg(profile.parent().unwrap());
+        cargo
+            .args(["build", "-q", "-p", "shim", "--target-dir"])
+            .arg(profile.parent().unwrap());
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
@@ -36,7 +44,11 @@ pub fn shim() -> &'static Path {
     })
 }
 
-pub const ALL: AttachOptions = AttachOptions { stdin: true, stdout: true, stderr: true };
+pub const ALL: AttachOptions = AttachOptions {
+    stdin: true,
+    stdout: true,
+    stderr: true,
+};
 
 /// One instance; everything of it goes with it.
 pub struct World {
@@ -48,7 +60,14 @@ pub struct World {
 impl World {
     pub fn new() -> Self {
         let directory = tempfile::tempdir_in("/tmp").unwrap();
-        let unique = directory.path().file_name().unwrap().to_str().unwrap().trim_start_matches('.').to_owned();
+        let unique = directory
+            .path()
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .trim_start_matches('.')
+            .to_owned();
         let settings = Settings {
             run_dir: directory.path().join("run"),
             shim: shim().to_owned(),
@@ -58,7 +77,11 @@ impl World {
             init: Some("/usr/bin/docker-init".into()),
         };
         make_rootfs(&directory.path().join("rootfs"));
-        Self { runtime: Runtime::new(settings.clone()).unwrap(), settings, directory }
+        Self {
+            runtime: Runtime::new(settings.clone()).unwrap(),
+            settings,
+            directory,
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -70,8 +93,21 @@ impl World {
         let id = ContainerId::random();
         let state_dir = self.path().join(id.short());
         fs::create_dir(&state_dir).unwrap();
-        let config = Config { cmd: Some(command.iter().map(|&word| word.to_owned()).collect()), ..Config::default() };
-        Container { world: self, id, state_dir, config, host: HostConfig::default(), stdio: Stdio::default(), wait_attach: false, log: None, mounts: Vec::new() }
+        let config = Config {
+            cmd: Some(command.iter().map(|&word| word.to_owned()).collect()),
+            ..Config::default()
+        };
+        Container {
+            world: self,
+            id,
+            state_dir,
+            config,
+            host: HostConfig::default(),
+            stdio: Stdio::default(),
+            wait_attach: false,
+            log: None,
+            mounts: Vec::new(),
+        }
     }
 }
 
@@ -89,10 +125,18 @@ fn make_rootfs(root: &Path) {
     }
     fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
     let list = Command::new("/bin/busybox").arg("--list").output().unwrap();
-    for applet in String::from_utf8(list.stdout).unwrap().lines().filter(|applet| *applet != "busybox") {
+    for applet in String::from_utf8(list.stdout)
+        .unwrap()
+        .lines()
+        .filter(|applet| *applet != "busybox")
+    {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
-    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nada:x:1000:100::/tmp:/bin/sh\n").unwrap();
+    fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nada:x:1000:100::/tmp:/bin/sh\n",
+    )
+    .unwrap();
     fs::write(root.join("etc/group"), "root:x:0:\nusers:x:100:\n").unwrap();
 }
 
@@ -124,7 +168,8 @@ impl Container<'_> {
             pid: Namespace::Private,
             ipc: Namespace::Private,
             uts: Namespace::Private,
-            user: &runtime::user::resolve(&self.world.path().join("rootfs"), &config.user, &[]).unwrap(),
+            user: &runtime::user::resolve(&self.world.path().join("rootfs"), &config.user, &[])
+                .unwrap(),
             mounts: &self.mounts,
             hosts_file: None,
             hostname_file: None,
@@ -173,11 +218,20 @@ impl Container<'_> {
 
     pub fn log_to_file(&mut self) -> PathBuf {
         let path = self.state_dir.join("log");
-        self.log = Some(LogSettings { path: path.clone(), max_size: None, max_file: 1, attrs: BTreeMap::new() });
+        self.log = Some(LogSettings {
+            path: path.clone(),
+            max_size: None,
+            max_file: 1,
+            attrs: BTreeMap::new(),
+        });
         path
     }
 
-    pub async fn exec(&self, args: &[&str], stdio: Stdio) -> runtime::Result<(ExecId, Option<Attachment>)> {
+    pub async fn exec(
+        &self,
+        args: &[&str],
+        stdio: Stdio,
+    ) -> runtime::Result<(ExecId, Option<Attachment>)> {
         let exec = ExecId::random();
         let args: Vec<String> = args.iter().map(|&word| word.to_owned()).collect();
         let process = bundle::exec_process(&ExecInput {
@@ -192,7 +246,12 @@ impl Container<'_> {
             privileged: false,
             console_size: stdio.console_size,
         })?;
-        let launch = ExecLaunch { exec: exec.clone(), process, stdio, wait_attach: true };
+        let launch = ExecLaunch {
+            exec: exec.clone(),
+            process,
+            stdio,
+            wait_attach: true,
+        };
         let runtime = &self.world.runtime;
         let (started, attachment) = tokio::join!(runtime.exec(&self.id, launch), async {
             tokio::task::yield_now().await;
@@ -241,7 +300,9 @@ pub async fn read_until(attachment: &mut Attachment, text: &str) -> String {
     while !seen.contains(text) {
         let frame = tokio::time::timeout(Duration::from_secs(10), attachment.output.next()).await;
         match frame.unwrap_or_else(|_| panic!("no {text:?} in {seen:?}")) {
-            Some(Frame::Stdout(bytes) | Frame::Stderr(bytes)) => seen.push_str(&String::from_utf8_lossy(&bytes)),
+            Some(Frame::Stdout(bytes) | Frame::Stderr(bytes)) => {
+                seen.push_str(&String::from_utf8_lossy(&bytes))
+            }
             other => panic!("no {text:?} in {seen:?}, but {other:?}"),
         }
     }
