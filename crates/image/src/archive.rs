@@ -219,7 +219,3 @@ pub fn export(root: BorrowedFd<'_>, to: impl Write) -> Result<()> {
         .and_then(Packer::finish)
         .during(|| "exporting a root file system")
 }
-
-#[cfg(test)]
-#[path = "archive_tests.rs"]
-mod tests;

@@ -159,7 +159,3 @@ fn mount_at_once(lowers: &[PathBuf], spec: &RootfsSpec) -> io::Result<()> {
     let data = CString::new(data)?;
     Ok(mount("overlay", spec.target.as_os_str().as_bytes(), "overlay", MountFlags::empty(), Some(data.as_c_str()))?)
 }
-
-#[cfg(test)]
-#[path = "rootfs_tests.rs"]
-mod tests;

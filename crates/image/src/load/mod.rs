@@ -108,6 +108,3 @@ fn check_platform(image: &Platform, wanted: Option<&Platform>) -> Result<()> {
         _ => Ok(()),
     }
 }
-
-#[cfg(test)]
-mod tests;

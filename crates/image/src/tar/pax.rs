@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn records() {
-        let pax = Pax::parse(b"12 path=a/b\n20 mtime=-1.25000000\n28 SCHILY.xattr.user.x=\x00\x01\n\n").unwrap();
+        let pax = Pax::parse(b"12 path=a/b\n21 mtime=-1.25000000\n27 SCHILY.xattr.user.x=\x00\x01\n\n").unwrap();
         assert_eq!(pax.path.as_deref(), Some(&b"a/b"[..]));
         assert_eq!(pax.mtime, Some((-2, 750_000_000)));
         assert_eq!(pax.xattrs, [(b"user.x".to_vec(), b"\0\x01\n".to_vec())]);
