@@ -137,12 +137,23 @@ impl Supervisor {
         while !self.is_done() {
             self.turn()?;
         }
-        if self.config.exit_sync {
+        // Who comes now is refused and reads the record.
+        let Config {
+            exit_sync,
+            exit_file,
+            ..
+        } = self.close();
+        if exit_sync {
             // Against a failing power supply only: a file that was renamed into its place
             // outlives all processes. On a busy disk this takes seconds, so nobody waits.
-            fs::File::open(&self.config.exit_file)?.sync_all()?;
+            fs::File::open(exit_file)?.sync_all()?;
         }
         Ok(())
+    }
+
+    /// Lets go of everything but the configuration.
+    fn close(self) -> Config {
+        self.config
     }
 
     fn is_done(&mut self) -> bool {

@@ -69,9 +69,6 @@ pub(super) fn collect_pids(directory: &Path, pids: &mut Vec<i32>) -> Result<()> 
 /// Removes an emptied group and those nested in it; it need not exist. The kernel keeps a
 /// group busy for a moment after its last process has gone.
 pub(super) fn remove_group(directory: &Path, patience: Duration) -> Result<()> {
-    for nested in nested(directory)? {
-        remove_group(&nested, patience)?;
-    }
     let deadline = Instant::now() + patience;
     loop {
         match fs::remove_dir(directory) {
@@ -80,7 +77,14 @@ pub(super) fn remove_group(directory: &Path, patience: Duration) -> Result<()> {
             Err(error)
                 if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
             {
-                thread::sleep(Duration::from_millis(1));
+                // Rarely there is anything nested: it is looked for only now.
+                let nested = nested(directory)?;
+                for group in &nested {
+                    remove_group(group, patience)?;
+                }
+                if nested.is_empty() {
+                    thread::sleep(Duration::from_millis(1));
+                }
             }
             Err(error) => {
                 return Err(Error::io(format!(

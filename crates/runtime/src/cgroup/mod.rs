@@ -151,12 +151,28 @@ impl Group {
     /// Ids of its processes and those of nested groups, sorted.
     pub fn pids(&self) -> Result<Vec<i32>> {
         let mut pids = Vec::new();
-        for directory in self.directories() {
+        // In v1 a process is in the same group everywhere: one hierarchy tells of all.
+        if let Some(directory) = self.process_directory() {
             files::collect_pids(&directory, &mut pids)?;
         }
         pids.sort_unstable();
         pids.dedup();
         Ok(pids)
+    }
+
+    /// Its directory in the hierarchy that is asked for processes.
+    fn process_directory(&self) -> Option<PathBuf> {
+        match &*self.layout {
+            Layout::V1 { mounts, .. } => {
+                let preferred = ["pids", "memory", "freezer", "devices", "cpu"];
+                let mount = preferred
+                    .iter()
+                    .find_map(|name| mounts.get(*name))
+                    .or_else(|| mounts.values().next());
+                Some(mount?.join(&self.path))
+            }
+            Layout::V2 { root } => Some(root.join(&self.path)),
+        }
     }
 
     /// Sends a signal to all of them.
