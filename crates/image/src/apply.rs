@@ -13,8 +13,9 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr, ftruncate,
-        futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, renameat, symlinkat, unlinkat, utimensat,
+        AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags, chmodat, chownat,
+        fchmod, fchown, fsetxattr, ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat,
+        mknodat, openat, renameat, symlinkat, unlinkat, utimensat,
     },
     fs::{Gid, Uid},
     io::Errno,
@@ -23,8 +24,8 @@ use rustix::{
 use crate::{
     archive::PutOptions,
     fsutil::{
-        content_size, is_whiteout, join, kind, lstat, magic_child, magic_path, open_beneath, open_child_dir, open_in_root, or_dot, path,
-        real_path, remove_tree,
+        content_size, is_whiteout, join, kind, lstat, magic_child, magic_path, open_beneath,
+        open_child_dir, open_in_root, or_dot, path, real_path, remove_tree,
     },
     headers::Move,
     tar::{Entry, Kind, Reader, Segment, Tap, bad},
@@ -107,7 +108,11 @@ pub(crate) fn clean(name: &[u8]) -> Option<Vec<u8>> {
 
 /// Where the link at clean path `from` leads; `None` when that is outside.
 pub(crate) fn join_link(from: &[u8], target: &[u8]) -> Option<Vec<u8>> {
-    if target.first() == Some(&b'/') { clean(target) } else { clean(&join(split_last(from).0, target)) }
+    if target.first() == Some(&b'/') {
+        clean(target)
+    } else {
+        clean(&join(split_last(from).0, target))
+    }
 }
 
 /// Directory and last part of a clean path.
@@ -123,8 +128,14 @@ fn lossy(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
 }
 
 fn timestamps((seconds, nanos): (i64, u32)) -> Timestamps {
-    let time = Timespec { tv_sec: seconds, tv_nsec: nanos.into() };
-    Timestamps { last_access: time, last_modification: time }
+    let time = Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanos.into(),
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
 }
 
 impl Applier {
@@ -132,17 +143,37 @@ impl Applier {
     pub(crate) fn layer(root: OwnedFd, aside: OwnedFd) -> io::Result<Self> {
         use std::os::unix::ffi::OsStringExt as _;
         let root_path = real_path(&root)?.into_os_string().into_vec();
-        let purpose = Purpose::Layer { aside, moves: Vec::new(), size: 0, root_path };
-        Ok(Self { root, base: Vec::new(), purpose, parent: None, directory_times: Vec::new() })
+        let purpose = Purpose::Layer {
+            aside,
+            moves: Vec::new(),
+            size: 0,
+            root_path,
+        };
+        Ok(Self {
+            root,
+            base: Vec::new(),
+            purpose,
+            parent: None,
+            directory_times: Vec::new(),
+        })
     }
 
     /// Unpacks into the directory `base` of `root`.
     pub(crate) fn copy(root: OwnedFd, base: Vec<u8>, options: PutOptions) -> Self {
-        Self { root, base, purpose: Purpose::Copy(options), parent: None, directory_times: Vec::new() }
+        Self {
+            root,
+            base,
+            purpose: Purpose::Copy(options),
+            parent: None,
+            directory_times: Vec::new(),
+        }
     }
 
     /// Unpacks all entries.
-    pub(crate) fn run<R: io::BufRead, T: Tap>(mut self, reader: &mut Reader<R, T>) -> io::Result<Applied> {
+    pub(crate) fn run<R: io::BufRead, T: Tap>(
+        mut self,
+        reader: &mut Reader<R, T>,
+    ) -> io::Result<Applied> {
         while let Some(entry) = reader.next_entry()? {
             self.apply(&entry, reader).map_err(|error| {
                 // The end of the archive is no fault of the entry.
@@ -155,7 +186,10 @@ impl Applier {
         self.set_directory_times()?;
         Ok(match self.purpose {
             Purpose::Layer { moves, size, .. } => Applied { size, moves },
-            Purpose::Copy(_) => Applied { size: 0, moves: Vec::new() },
+            Purpose::Copy(_) => Applied {
+                size: 0,
+                moves: Vec::new(),
+            },
         })
     }
 
@@ -163,17 +197,30 @@ impl Applier {
         matches!(self.purpose, Purpose::Layer { .. })
     }
 
-    fn apply<R: io::BufRead, T: Tap>(&mut self, entry: &Entry, reader: &mut Reader<R, T>) -> io::Result<()> {
+    fn apply<R: io::BufRead, T: Tap>(
+        &mut self,
+        entry: &Entry,
+        reader: &mut Reader<R, T>,
+    ) -> io::Result<()> {
         let full = clean(&entry.path).ok_or_else(|| bad("the name is outside of the root"))?;
         if full.contains(&0) || entry.link.contains(&0) {
             return Err(bad("archive/tar: invalid tar header: NUL in a name"));
         }
         if full.is_empty() {
             // The root itself: its owner and mode are the runtime's choice.
-            return if entry.kind == Kind::Directory { Ok(()) } else { Err(bad("the root is not a directory")) };
+            return if entry.kind == Kind::Directory {
+                Ok(())
+            } else {
+                Err(bad("the root is not a directory"))
+            };
         }
         let (dir, name) = split_last(&full);
-        if self.is_layer() && name != OPAQUE && full.split(|&b| b == b'/').any(|part| part.starts_with(WHITEOUT_META)) {
+        if self.is_layer()
+            && name != OPAQUE
+            && full
+                .split(|&b| b == b'/')
+                .any(|part| part.starts_with(WHITEOUT_META))
+        {
             // Left-overs of AUFS that mean nothing to anybody else.
             return Ok(());
         }
@@ -193,22 +240,36 @@ impl Applier {
     }
 
     fn parent(&self) -> io::Result<&Parent> {
-        self.parent.as_ref().ok_or_else(|| io::Error::other("no directory is open"))
+        self.parent
+            .as_ref()
+            .ok_or_else(|| io::Error::other("no directory is open"))
     }
 
     /// Opens the directory `dir` of the archive, making what is missing.
     fn open_parent(&mut self, dir: &[u8]) -> io::Result<()> {
-        if self.parent.as_ref().is_some_and(|parent| parent.named == dir) {
+        if self
+            .parent
+            .as_ref()
+            .is_some_and(|parent| parent.named == dir)
+        {
             return Ok(());
         }
         let fd = self.open_dir(dir)?;
         let real = self.real(&fd, dir)?;
-        self.parent = Some(Parent { named: dir.to_vec(), fd, real });
+        self.parent = Some(Parent {
+            named: dir.to_vec(),
+            fd,
+            real,
+        });
         Ok(())
     }
 
     fn open_dir(&self, dir: &[u8]) -> io::Result<OwnedFd> {
-        match open_in_root(self.root.as_fd(), &self.full(dir), OFlags::PATH | OFlags::DIRECTORY) {
+        match open_in_root(
+            self.root.as_fd(),
+            &self.full(dir),
+            OFlags::PATH | OFlags::DIRECTORY,
+        ) {
             Ok(fd) => Ok(fd),
             Err(Errno::NOENT | Errno::NOTDIR) => self.make_dirs(dir),
             Err(error) => Err(error.into()),
@@ -217,14 +278,20 @@ impl Applier {
 
     /// `dir` as seen from the root.
     fn full(&self, dir: &[u8]) -> Vec<u8> {
-        if dir.is_empty() { self.base.clone() } else { join(&self.base, dir) }
+        if dir.is_empty() {
+            self.base.clone()
+        } else {
+            join(&self.base, dir)
+        }
     }
 
     /// Where the open directory really is in a layer: the way there may have led over links
     /// that a later entry replaces.
     fn real(&self, fd: &OwnedFd, dir: &[u8]) -> io::Result<Vec<u8>> {
         use std::os::unix::ffi::OsStringExt as _;
-        let Purpose::Layer { root_path, .. } = &self.purpose else { return Ok(self.full(dir)) };
+        let Purpose::Layer { root_path, .. } = &self.purpose else {
+            return Ok(self.full(dir));
+        };
         let real = real_path(fd)?.into_os_string().into_vec();
         match real.strip_prefix(root_path.as_slice()) {
             Some([]) => Ok(Vec::new()),
@@ -240,11 +307,19 @@ impl Applier {
         let mut fd = open_in_root(self.root.as_fd(), &at, flags)?;
         for part in dir.split(|&b| b == b'/') {
             at = join(&at, part);
-            let direct = openat(&fd, path(part), flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+            let direct = openat(
+                &fd,
+                path(part),
+                flags | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                Mode::empty(),
+            );
             fd = match direct {
                 Ok(next) => next,
                 Err(Errno::NOENT) => self.make_dir(&fd, part, Place::Free)?,
-                Err(Errno::NOTDIR | Errno::LOOP) if self.is_layer() && lstat(&fd, part)?.is_some_and(|stat| is_whiteout(&stat)) => {
+                Err(Errno::NOTDIR | Errno::LOOP)
+                    if self.is_layer()
+                        && lstat(&fd, part)?.is_some_and(|stat| is_whiteout(&stat)) =>
+                {
                     unlinkat(&fd, path(part), AtFlags::empty())?;
                     self.make_dir(&fd, part, Place::WasWhiteout)?
                 }
@@ -278,7 +353,13 @@ impl Applier {
         // It speaks of lower layers only; what this layer brings stays.
         match lstat(&parent.fd, hidden)? {
             None => {
-                let made = mknodat(&parent.fd, path(hidden), FileType::CharacterDevice, Mode::empty(), 0);
+                let made = mknodat(
+                    &parent.fd,
+                    path(hidden),
+                    FileType::CharacterDevice,
+                    Mode::empty(),
+                    0,
+                );
                 Ok(made?)
             }
             Some(stat) if kind(&stat) == FileType::Directory => {
@@ -291,22 +372,35 @@ impl Applier {
 
     /// Takes away what stands in the way of `entry`.
     fn make_room(&mut self, entry: &Entry, name: &[u8], tap: &mut impl Tap) -> io::Result<Place> {
-        let Some(stat) = lstat(&self.parent()?.fd, name)? else { return Ok(Place::Free) };
+        let Some(stat) = lstat(&self.parent()?.fd, name)? else {
+            return Ok(Place::Free);
+        };
         if self.is_layer() && is_whiteout(&stat) {
             unlinkat(&self.parent()?.fd, path(name), AtFlags::empty())?;
             return Ok(Place::WasWhiteout);
         }
-        let (is_dir, wants_dir) = (kind(&stat) == FileType::Directory, entry.kind == Kind::Directory);
+        let (is_dir, wants_dir) = (
+            kind(&stat) == FileType::Directory,
+            entry.kind == Kind::Directory,
+        );
         if is_dir && wants_dir {
             return Ok(Place::Directory);
         }
-        if let Purpose::Copy(PutOptions { no_overwrite_dir_non_dir: true, .. }) = self.purpose {
+        if let Purpose::Copy(PutOptions {
+            no_overwrite_dir_non_dir: true,
+            ..
+        }) = self.purpose
+        {
             let target = lossy(&join(&self.parent()?.real, name)).into_owned();
             if is_dir {
-                return Err(bad(format!("cannot overwrite directory \"/{target}\" with non-directory \"/{target}\"")));
+                return Err(bad(format!(
+                    "cannot overwrite directory \"/{target}\" with non-directory \"/{target}\""
+                )));
             }
             if wants_dir {
-                return Err(bad(format!("cannot overwrite non-directory \"/{target}\" with directory \"/{target}\"")));
+                return Err(bad(format!(
+                    "cannot overwrite non-directory \"/{target}\" with directory \"/{target}\""
+                )));
             }
         }
         self.displace(name, tap)?;
@@ -315,14 +409,22 @@ impl Applier {
 
     /// Removes `name`; in a layer its content is put aside, for the exact tar.
     fn displace(&mut self, name: &[u8], tap: &impl Tap) -> io::Result<()> {
-        let Some(parent) = &self.parent else { return Ok(()) };
+        let Some(parent) = &self.parent else {
+            return Ok(());
+        };
         match &mut self.purpose {
             Purpose::Copy(_) => remove_tree(parent.fd.as_fd(), name),
-            Purpose::Layer { aside, moves, size, .. } => {
+            Purpose::Layer {
+                aside, moves, size, ..
+            } => {
                 *size = size.saturating_sub(content_size(parent.fd.as_fd(), name)?);
                 let place = moves.len() as u64;
                 renameat(&parent.fd, path(name), &*aside, place.to_string())?;
-                moves.push(Move { path: join(&parent.real, name), before: tap.contents(), place });
+                moves.push(Move {
+                    path: join(&parent.real, name),
+                    before: tap.contents(),
+                    place,
+                });
                 Ok(())
             }
         }
@@ -330,7 +432,9 @@ impl Applier {
 
     fn owner(&self, entry: &Entry) -> (Option<Uid>, Option<Gid>) {
         let (uid, gid) = match self.purpose {
-            Purpose::Copy(PutOptions { owner: Some(owner), .. }) => owner,
+            Purpose::Copy(PutOptions {
+                owner: Some(owner), ..
+            }) => owner,
             _ => (entry.uid, entry.gid),
         };
         (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
@@ -349,15 +453,26 @@ impl Applier {
         Ok(())
     }
 
-    fn file<R: io::BufRead, T: Tap>(&mut self, entry: &Entry, name: &[u8], reader: &mut Reader<R, T>) -> io::Result<()> {
+    fn file<R: io::BufRead, T: Tap>(
+        &mut self,
+        entry: &Entry,
+        name: &[u8],
+        reader: &mut Reader<R, T>,
+    ) -> io::Result<()> {
         let parent = self.parent()?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(&parent.fd, path(name), flags, Mode::from_raw_mode(0o600))?;
         let full = join(&parent.real, name);
-        let whole = [Segment { offset: 0, length: entry.size }];
+        let whole = [Segment {
+            offset: 0,
+            length: entry.size,
+        }];
         for segment in entry.segments.as_deref().unwrap_or(&whole) {
             if segment.length > 0 {
-                reader.tap().content(&full, segment.offset, segment.length)?;
+                reader
+                    .tap()
+                    .content(&full, segment.offset, segment.length)?;
                 write_segment(fd.as_fd(), *segment, reader)?;
             }
         }
@@ -376,7 +491,9 @@ impl Applier {
     fn finish_open(&self, fd: &OwnedFd, entry: &Entry) -> io::Result<()> {
         let (uid, gid) = self.owner(entry);
         fchown(fd, uid, gid)?;
-        set_xattrs(entry, |name, value| fsetxattr(fd, path(name), value, XattrFlags::empty()))?;
+        set_xattrs(entry, |name, value| {
+            fsetxattr(fd, path(name), value, XattrFlags::empty())
+        })?;
         Ok(fchmod(fd, Mode::from_raw_mode(entry.mode))?)
     }
 
@@ -392,36 +509,83 @@ impl Applier {
         if file_type == FileType::Symlink {
             symlinkat(path(&entry.link), dir, path(name))?;
         } else {
-            mknodat(dir, path(name), file_type, Mode::empty(), makedev(entry.device.0, entry.device.1))?;
+            mknodat(
+                dir,
+                path(name),
+                file_type,
+                Mode::empty(),
+                makedev(entry.device.0, entry.device.1),
+            )?;
         }
         let (uid, gid) = self.owner(entry);
         chownat(dir, path(name), uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
         let place = magic_child(dir, name);
-        set_xattrs(entry, |attribute, value| lsetxattr(&place, path(attribute), value, XattrFlags::empty()))?;
+        set_xattrs(entry, |attribute, value| {
+            lsetxattr(&place, path(attribute), value, XattrFlags::empty())
+        })?;
         if file_type != FileType::Symlink {
             // By the open file and not by name: a name could be a link by now.
-            let fd = openat(dir, path(name), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-            chmodat(rustix::fs::CWD, magic_path(&fd), Mode::from_raw_mode(entry.mode), AtFlags::empty())?;
+            let fd = openat(
+                dir,
+                path(name),
+                OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?;
+            chmodat(
+                rustix::fs::CWD,
+                magic_path(&fd),
+                Mode::from_raw_mode(entry.mode),
+                AtFlags::empty(),
+            )?;
         }
-        Ok(utimensat(dir, path(name), &timestamps(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(utimensat(
+            dir,
+            path(name),
+            &timestamps(entry.mtime),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?)
     }
 
-    fn hard_link<R: io::BufRead, T: Tap>(&mut self, entry: &Entry, name: &[u8], reader: &mut Reader<R, T>) -> io::Result<()> {
-        let outside = || bad(format!("invalid hardlink: its target {:?} is outside of the root", lossy(&entry.link)));
-        let target = clean(&entry.link).filter(|target| !target.is_empty()).ok_or_else(outside)?;
+    fn hard_link<R: io::BufRead, T: Tap>(
+        &mut self,
+        entry: &Entry,
+        name: &[u8],
+        reader: &mut Reader<R, T>,
+    ) -> io::Result<()> {
+        let outside = || {
+            bad(format!(
+                "invalid hardlink: its target {:?} is outside of the root",
+                lossy(&entry.link)
+            ))
+        };
+        let target = clean(&entry.link)
+            .filter(|target| !target.is_empty())
+            .ok_or_else(outside)?;
         let (target_dir, target_name) = split_last(&target);
-        let dir = open_in_root(self.root.as_fd(), &self.full(target_dir), OFlags::PATH | OFlags::DIRECTORY)
-            .map_err(|errno| missing_target(entry, errno))?;
+        let dir = open_in_root(
+            self.root.as_fd(),
+            &self.full(target_dir),
+            OFlags::PATH | OFlags::DIRECTORY,
+        )
+        .map_err(|errno| missing_target(entry, errno))?;
         let stat = lstat(&dir, target_name)?.ok_or_else(|| missing_target(entry, Errno::NOENT))?;
-        if lstat(&self.parent()?.fd, name)?.is_some_and(|there| (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino)) {
+        if lstat(&self.parent()?.fd, name)?
+            .is_some_and(|there| (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino))
+        {
             return Ok(());
         }
         if self.is_layer() && is_whiteout(&stat) {
             return Err(missing_target(entry, Errno::NOENT));
         }
         self.make_room(entry, name, reader.tap())?;
-        linkat(&dir, path(target_name), &self.parent()?.fd, path(name), AtFlags::empty())
-            .map_err(|errno| missing_target(entry, errno))
+        linkat(
+            &dir,
+            path(target_name),
+            &self.parent()?.fd,
+            path(name),
+            AtFlags::empty(),
+        )
+        .map_err(|errno| missing_target(entry, errno))
     }
 
     fn set_directory_times(&self) -> io::Result<()> {
@@ -449,14 +613,22 @@ impl Applier {
 }
 
 fn missing_target(entry: &Entry, errno: Errno) -> io::Error {
-    let text = format!("hard link to {:?}: {}", lossy(&entry.link), io::Error::from(errno));
+    let text = format!(
+        "hard link to {:?}: {}",
+        lossy(&entry.link),
+        io::Error::from(errno)
+    );
     match errno {
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::PERM | Errno::XDEV => bad(text),
         other => io::Error::new(io::Error::from(other).kind(), text),
     }
 }
 
-fn write_segment<R: io::BufRead, T: Tap>(file: BorrowedFd<'_>, segment: Segment, reader: &mut Reader<R, T>) -> io::Result<()> {
+fn write_segment<R: io::BufRead, T: Tap>(
+    file: BorrowedFd<'_>,
+    segment: Segment,
+    reader: &mut Reader<R, T>,
+) -> io::Result<()> {
     let (mut offset, mut left) = (segment.offset, segment.length);
     while left > 0 {
         let piece = reader.fill_content()?;
@@ -484,7 +656,12 @@ fn set_xattrs(entry: &Entry, set: impl Fn(&[u8], &[u8]) -> Result<(), Errno>) ->
             Err(Errno::NOTSUP | Errno::PERM) => {
                 tracing::debug!(path = %lossy(&entry.path), attribute = %lossy(name), "the attribute cannot be kept here");
             }
-            Err(error) => return Err(io::Error::new(io::Error::from(error).kind(), format!("setting attribute {}: {error}", lossy(name)))),
+            Err(error) => {
+                return Err(io::Error::new(
+                    io::Error::from(error).kind(),
+                    format!("setting attribute {}: {error}", lossy(name)),
+                ));
+            }
         }
     }
     Ok(())

@@ -66,7 +66,11 @@ impl Wanted {
         }
         // Absolute names never climb out.
         let clean = crate::apply::clean(format!("/{path}").as_bytes()).unwrap_or_default();
-        Ok(Self { slash: path.ends_with('/'), dot: path == "." || path.ends_with("/."), clean })
+        Ok(Self {
+            slash: path.ends_with('/'),
+            dot: path == "." || path.ends_with("/."),
+            clean,
+        })
     }
 
     /// What Go's `filepath.Base` makes of it.
@@ -81,26 +85,41 @@ impl Wanted {
     }
 
     fn missing(&self) -> Error {
-        Error::not_found(format!("Could not find the file /{}", String::from_utf8_lossy(&self.clean)))
+        Error::not_found(format!(
+            "Could not find the file /{}",
+            String::from_utf8_lossy(&self.clean)
+        ))
     }
 
     fn error(&self, errno: Errno) -> Error {
         match errno {
             Errno::NOENT => self.missing(),
-            Errno::NOTDIR => Error::invalid(format!("/{}: not a directory", String::from_utf8_lossy(&self.clean))),
-            other => Error::wrap(format_args!("looking at /{}", String::from_utf8_lossy(&self.clean)), io::Error::from(other)),
+            Errno::NOTDIR => Error::invalid(format!(
+                "/{}: not a directory",
+                String::from_utf8_lossy(&self.clean)
+            )),
+            other => Error::wrap(
+                format_args!("looking at /{}", String::from_utf8_lossy(&self.clean)),
+                io::Error::from(other),
+            ),
         }
     }
 
     /// Opens the directory that holds it, for its last part.
     fn open_parent(&self, root: BorrowedFd<'_>) -> Result<OwnedFd> {
-        open_in_root(root, split_last(&self.clean).0, OFlags::PATH | OFlags::DIRECTORY).map_err(|errno| self.error(errno))
+        open_in_root(
+            root,
+            split_last(&self.clean).0,
+            OFlags::PATH | OFlags::DIRECTORY,
+        )
+        .map_err(|errno| self.error(errno))
     }
 
     /// Facts; of the link itself unless the path asks for what is behind it.
     fn lstat(&self, root: BorrowedFd<'_>) -> Result<Stat> {
         if self.clean.is_empty() || self.slash || self.dot {
-            let dir = open_in_root(root, &self.clean, OFlags::PATH | OFlags::DIRECTORY).map_err(|errno| self.error(errno))?;
+            let dir = open_in_root(root, &self.clean, OFlags::PATH | OFlags::DIRECTORY)
+                .map_err(|errno| self.error(errno))?;
             return statat(&dir, "", AtFlags::EMPTY_PATH).map_err(|errno| self.error(errno));
         }
         let parent = self.open_parent(root)?;
@@ -138,12 +157,19 @@ fn go_mode(mode: u32) -> u32 {
 pub fn stat(root: BorrowedFd<'_>, path: &str) -> Result<PathStat> {
     let wanted = Wanted::new(path)?;
     let stat = wanted.lstat(root)?;
-    let link_target = if kind(&stat) == FileType::Symlink { final_target(root, &wanted.clean)? } else { String::new() };
+    let link_target = if kind(&stat) == FileType::Symlink {
+        final_target(root, &wanted.clean)?
+    } else {
+        String::new()
+    };
     Ok(PathStat {
         name: String::from_utf8_lossy(wanted.base()).into_owned(),
         size: stat.st_size,
         mode: go_mode(stat.st_mode),
-        mtime: Time::from_unix(stat.st_mtime, i32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+        mtime: Time::from_unix(
+            stat.st_mtime,
+            i32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+        ),
         link_target,
     })
 }
@@ -151,7 +177,11 @@ pub fn stat(root: BorrowedFd<'_>, path: &str) -> Result<PathStat> {
 /// Where a link finally leads, as far as that exists.
 fn final_target(root: BorrowedFd<'_>, clean: &[u8]) -> Result<String> {
     let mut done: Vec<u8> = Vec::new();
-    let mut rest: Vec<Vec<u8>> = clean.split(|&b| b == b'/').rev().map(<[u8]>::to_vec).collect();
+    let mut rest: Vec<Vec<u8>> = clean
+        .split(|&b| b == b'/')
+        .rev()
+        .map(<[u8]>::to_vec)
+        .collect();
     let mut links = 0;
     while let Some(part) = rest.pop() {
         let here = join(&done, &part);
@@ -163,13 +193,26 @@ fn final_target(root: BorrowedFd<'_>, clean: &[u8]) -> Result<String> {
         };
         links += 1;
         if links > MAX_LINKS {
-            return Err(Error::invalid(format!("/{}: too many links", String::from_utf8_lossy(clean))));
+            return Err(Error::invalid(format!(
+                "/{}: too many links",
+                String::from_utf8_lossy(clean)
+            )));
         }
         // Relative ones that climb too high stop at the root, as in a chroot.
         let target = target.into_bytes();
-        let absolute = if target.starts_with(b"/") { target } else { [b"/", done.as_slice(), b"/", target.as_slice()].concat() };
+        let absolute = if target.starts_with(b"/") {
+            target
+        } else {
+            [b"/", done.as_slice(), b"/", target.as_slice()].concat()
+        };
         let resolved = join_link(b"", &absolute).unwrap_or_default();
-        rest.extend(resolved.split(|&b| b == b'/').filter(|part| !part.is_empty()).rev().map(<[u8]>::to_vec));
+        rest.extend(
+            resolved
+                .split(|&b| b == b'/')
+                .filter(|part| !part.is_empty())
+                .rev()
+                .map(<[u8]>::to_vec),
+        );
         done.clear();
     }
     Ok(format!("/{}", String::from_utf8_lossy(&done)))
@@ -183,7 +226,8 @@ pub fn get(root: BorrowedFd<'_>, path: &str, to: impl Write) -> Result<()> {
     let packing = || format!("reading /{}", String::from_utf8_lossy(&wanted.clean));
     let packer = Packer::new(io::BufWriter::with_capacity(256 * 1024, to), Rules::copy());
     let packed = if kind(&stat) == FileType::Directory {
-        let dir = open_in_root(root, &wanted.clean, OFlags::PATH | OFlags::DIRECTORY).map_err(|errno| wanted.error(errno))?;
+        let dir = open_in_root(root, &wanted.clean, OFlags::PATH | OFlags::DIRECTORY)
+            .map_err(|errno| wanted.error(errno))?;
         let name = wanted.base();
         packer.entry(dir.as_fd(), b".", if name == b"/" { b"/" } else { name })
     } else {
@@ -195,7 +239,12 @@ pub fn get(root: BorrowedFd<'_>, path: &str, to: impl Write) -> Result<()> {
 }
 
 /// Unpacks a tar (plain, gzip or zstd) into the directory `path`.
-pub fn put(root: BorrowedFd<'_>, path: &str, tar: impl Read + Send, options: PutOptions) -> Result<()> {
+pub fn put(
+    root: BorrowedFd<'_>,
+    path: &str,
+    tar: impl Read + Send,
+    options: PutOptions,
+) -> Result<()> {
     let wanted = Wanted::new(path)?;
     let shown = String::from_utf8_lossy(&wanted.clean).into_owned();
     match open_in_root(root, &wanted.clean, OFlags::PATH | OFlags::DIRECTORY) {
@@ -207,15 +256,20 @@ pub fn put(root: BorrowedFd<'_>, path: &str, tar: impl Read + Send, options: Put
     let root = root.try_clone_to_owned().map_err(unpacking)?;
     let input = io::BufReader::with_capacity(256 * 1024, decompress(tar).map_err(unpacking)?);
     let mut reader = Reader::new(input, ());
-    Applier::copy(root, wanted.clean, options).run(&mut reader).map_err(unpacking)?;
+    Applier::copy(root, wanted.clean, options)
+        .run(&mut reader)
+        .map_err(unpacking)?;
     // Whoever sends the tar shall be able to send all of it.
     reader.drain().map_err(unpacking)
 }
 
 /// Writes everything in `root` as a tar, without what is mounted beneath it.
 pub fn export(root: BorrowedFd<'_>, to: impl Write) -> Result<()> {
-    Packer::new(io::BufWriter::with_capacity(256 * 1024, to), Rules::export())
-        .tree(root, b".", b"")
-        .and_then(Packer::finish)
-        .during(|| "exporting a root file system")
+    Packer::new(
+        io::BufWriter::with_capacity(256 * 1024, to),
+        Rules::export(),
+    )
+    .tree(root, b".", b"")
+    .and_then(Packer::finish)
+    .during(|| "exporting a root file system")
 }

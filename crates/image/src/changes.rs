@@ -14,7 +14,9 @@ use types::{Digest, Result, error::ResultExt as _};
 
 use crate::{
     apply::OPAQUE_XATTR,
-    fsutil::{deeper, is_whiteout, join, kind, lstat, names, open_child_dir, open_dir, open_in_root},
+    fsutil::{
+        deeper, is_whiteout, join, kind, lstat, names, open_child_dir, open_dir, open_in_root,
+    },
     layers::{Ingested, LayerStore},
     pack::{Packer, Rules},
 };
@@ -57,7 +59,11 @@ impl Comparison {
     fn below(&self, path: &[u8]) -> io::Result<Option<rustix::fs::Stat>> {
         for lower in &self.lowers {
             // A part that is a file here hides directories further down.
-            match open_in_root(lower.as_fd(), crate::apply::split_last(path).0, rustix::fs::OFlags::PATH) {
+            match open_in_root(
+                lower.as_fd(),
+                crate::apply::split_last(path).0,
+                rustix::fs::OFlags::PATH,
+            ) {
                 Ok(parent) => match lstat(&parent, crate::apply::split_last(path).1) {
                     Ok(Some(stat)) => return Ok(Some(stat).filter(|stat| !is_whiteout(stat))),
                     Ok(None) => {}
@@ -73,7 +79,10 @@ impl Comparison {
     }
 
     fn add(&mut self, path: &[u8], kind: ChangeKind) {
-        self.changes.push(Change { path: format!("/{}", String::from_utf8_lossy(path)), kind });
+        self.changes.push(Change {
+            path: format!("/{}", String::from_utf8_lossy(path)),
+            kind,
+        });
     }
 
     /// Walks `dir`, which is at `path`; returns whether anything in it changed.
@@ -81,25 +90,42 @@ impl Comparison {
         self.depth = deeper(self.depth)?;
         let mut any = false;
         for name in names(dir)? {
-            let Some(stat) = lstat(dir, &name)? else { continue };
+            let Some(stat) = lstat(dir, &name)? else {
+                continue;
+            };
             any |= self.entry(dir.as_fd(), &name, &join(path, &name), &stat)?;
         }
         self.depth -= 1;
         Ok(any)
     }
 
-    fn entry(&mut self, dir: BorrowedFd<'_>, name: &[u8], path: &[u8], stat: &rustix::fs::Stat) -> io::Result<bool> {
+    fn entry(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        path: &[u8],
+        stat: &rustix::fs::Stat,
+    ) -> io::Result<bool> {
         if is_whiteout(stat) {
             self.add(path, ChangeKind::Deleted);
             return Ok(true);
         }
         let below = self.below(path)?;
         if kind(stat) != FileType::Directory {
-            self.add(path, if below.is_some() { ChangeKind::Modified } else { ChangeKind::Added });
+            self.add(
+                path,
+                if below.is_some() {
+                    ChangeKind::Modified
+                } else {
+                    ChangeKind::Added
+                },
+            );
             return Ok(true);
         }
         let inner = open_child_dir(dir, name)?;
-        let was_dir = below.as_ref().filter(|below| kind(below) == FileType::Directory);
+        let was_dir = below
+            .as_ref()
+            .filter(|below| kind(below) == FileType::Directory);
         // Its own change, unless it is only the way to one further in.
         let changed = if is_opaque(&inner)? && below.is_some() {
             Some(ChangeKind::Deleted)
@@ -119,7 +145,10 @@ impl Comparison {
         if !self.walk(&inner, path)? {
             return Ok(false);
         }
-        let parent = Change { path: format!("/{}", String::from_utf8_lossy(path)), kind: ChangeKind::Modified };
+        let parent = Change {
+            path: format!("/{}", String::from_utf8_lossy(path)),
+            kind: ChangeKind::Modified,
+        };
         self.changes.insert(at, parent);
         Ok(true)
     }
@@ -127,16 +156,28 @@ impl Comparison {
 
 /// docker's test: mode, owner and time tell whether somebody changed the directory itself.
 fn same_dir(a: &rustix::fs::Stat, b: &rustix::fs::Stat) -> bool {
-    (a.st_mode, a.st_uid, a.st_gid, a.st_mtime, a.st_mtime_nsec) == (b.st_mode, b.st_uid, b.st_gid, b.st_mtime, b.st_mtime_nsec)
+    (a.st_mode, a.st_uid, a.st_gid, a.st_mtime, a.st_mtime_nsec)
+        == (b.st_mode, b.st_uid, b.st_gid, b.st_mtime, b.st_mtime_nsec)
 }
 
 impl LayerStore {
     /// What `upper` changes over `layers`, as `docker diff`, sorted.
     pub fn changes(&self, layers: &[Digest], upper: &Path) -> Result<Vec<Change>> {
         let comparing = || format!("comparing {} with its image", upper.display());
-        let lowers = self.lower_dirs(layers)?.iter().map(|dir| open_dir(dir)).collect::<io::Result<_>>().during(comparing)?;
-        let mut comparison = Comparison { lowers, changes: Vec::new(), depth: 0 };
-        let top = open_dir(upper).and_then(|dir| Ok(open_child_dir(dir, b".")?)).during(comparing)?;
+        let lowers = self
+            .lower_dirs(layers)?
+            .iter()
+            .map(|dir| open_dir(dir))
+            .collect::<io::Result<_>>()
+            .during(comparing)?;
+        let mut comparison = Comparison {
+            lowers,
+            changes: Vec::new(),
+            depth: 0,
+        };
+        let top = open_dir(upper)
+            .and_then(|dir| Ok(open_child_dir(dir, b".")?))
+            .during(comparing)?;
         comparison.walk(&top, b"").during(comparing)?;
         comparison.changes.sort();
         Ok(comparison.changes)
@@ -145,7 +186,9 @@ impl LayerStore {
     /// Bytes of the files in `upper` (docker's `SizeRw`), each inode counted once.
     pub fn upper_size(&self, upper: &Path) -> Result<u64> {
         let measuring = || format!("measuring {}", upper.display());
-        let top = open_dir(upper).and_then(|dir| Ok(open_child_dir(dir, b".")?)).during(measuring)?;
+        let top = open_dir(upper)
+            .and_then(|dir| Ok(open_child_dir(dir, b".")?))
+            .during(measuring)?;
         size_of(&top, &mut HashSet::new(), 0).during(measuring)
     }
 
@@ -155,16 +198,26 @@ impl LayerStore {
         let top = open_dir(upper).during(committing)?;
         let (reader, writer) = io::pipe().during(committing)?;
         std::thread::scope(|scope| {
-            let packer = std::thread::Builder::new().name("layer-commit".into()).spawn_scoped(scope, move || {
-                let writer = io::BufWriter::with_capacity(256 * 1024, writer);
-                Packer::new(writer, Rules::layer()).tree(top.as_fd(), b".", b"")?.finish()
-            });
+            let packer = std::thread::Builder::new()
+                .name("layer-commit".into())
+                .spawn_scoped(scope, move || {
+                    let writer = io::BufWriter::with_capacity(256 * 1024, writer);
+                    Packer::new(writer, Rules::layer())
+                        .tree(top.as_fd(), b".", b"")?
+                        .finish()
+                });
             let packer = packer.during(committing)?;
             let ingested = self.ingest(reader, None);
-            let packed = packer.join().map_err(|_| types::Error::system("committing: the packing thread panicked"))?;
+            let packed = packer
+                .join()
+                .map_err(|_| types::Error::system("committing: the packing thread panicked"))?;
             // Its own failure says more than the cut-off tar that it causes.
             match (packed, ingested) {
-                (Err(error), ingested) if error.kind() != io::ErrorKind::BrokenPipe || ingested.is_ok() => Err(error).during(committing),
+                (Err(error), ingested)
+                    if error.kind() != io::ErrorKind::BrokenPipe || ingested.is_ok() =>
+                {
+                    Err(error).during(committing)
+                }
                 (_, ingested) => ingested,
             }
         })
@@ -175,12 +228,14 @@ fn size_of(dir: &OwnedFd, seen: &mut HashSet<(u64, u64)>, depth: usize) -> io::R
     let depth = deeper(depth)?;
     let mut total = 0;
     for name in names(dir)? {
-        let Some(stat) = lstat(dir, &name)? else { continue };
+        let Some(stat) = lstat(dir, &name)? else {
+            continue;
+        };
         match kind(&stat) {
-            FileType::RegularFile => {
-                if stat.st_nlink == 1 || seen.insert((stat.st_dev, stat.st_ino)) {
-                    total += u64::try_from(stat.st_size).unwrap_or(0);
-                }
+            FileType::RegularFile
+                if (stat.st_nlink == 1 || seen.insert((stat.st_dev, stat.st_ino))) =>
+            {
+                total += u64::try_from(stat.st_size).unwrap_or(0);
             }
             FileType::Directory => match open_child_dir(dir, &name) {
                 Ok(inner) => total += size_of(&inner, seen, depth)?,

@@ -11,7 +11,10 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, openat, openat2, renameat_with, statat, unlinkat},
+    fs::{
+        AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, openat,
+        openat2, renameat_with, statat, unlinkat,
+    },
     io::Errno,
 };
 
@@ -36,18 +39,47 @@ pub(crate) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
 
 /// Opens a directory by its path in this process's view.
 pub(crate) fn open_dir(dir: &Path) -> io::Result<OwnedFd> {
-    Ok(openat(CWD, dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(openat(
+        CWD,
+        dir,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
 /// Opens `relative` in `root` with its links resolved inside.
-pub(crate) fn open_in_root(root: BorrowedFd<'_>, relative: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-    retry(|| openat2(root, path(or_dot(relative)), flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS))
+pub(crate) fn open_in_root(
+    root: BorrowedFd<'_>,
+    relative: &[u8],
+    flags: OFlags,
+) -> Result<OwnedFd, Errno> {
+    retry(|| {
+        openat2(
+            root,
+            path(or_dot(relative)),
+            flags | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        )
+    })
 }
 
 /// Opens `relative` beneath `root` where no part of it may be a link.
-pub(crate) fn open_beneath(root: BorrowedFd<'_>, relative: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_beneath(
+    root: BorrowedFd<'_>,
+    relative: &[u8],
+    flags: OFlags,
+) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    retry(|| openat2(root, path(or_dot(relative)), flags | OFlags::CLOEXEC, Mode::empty(), resolve))
+    retry(|| {
+        openat2(
+            root,
+            path(or_dot(relative)),
+            flags | OFlags::CLOEXEC,
+            Mode::empty(),
+            resolve,
+        )
+    })
 }
 
 /// openat2 gives EAGAIN when something is renamed or mounted meanwhile anywhere.
@@ -110,7 +142,12 @@ pub(crate) fn names(dir: impl AsFd) -> io::Result<Vec<Vec<u8>>> {
 
 /// Opens directory `name` of `dir` for reading, not through a link.
 pub(crate) fn open_child_dir(dir: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
-    openat(dir, path(name), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    openat(
+        dir,
+        path(name),
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
 }
 
 /// Removes `name` of `dir` and all that is in it. Not there is fine.
@@ -160,7 +197,13 @@ fn empty_upwards(top: &OwnedFd, child: &[u8], serial: &mut u64) -> io::Result<()
         loop {
             *serial += 1;
             let place = format!(".removed-{serial}");
-            match renameat_with(&inner, path(&name), top, place.as_str(), RenameFlags::NOREPLACE) {
+            match renameat_with(
+                &inner,
+                path(&name),
+                top,
+                place.as_str(),
+                RenameFlags::NOREPLACE,
+            ) {
                 Err(Errno::EXIST) => {}
                 other => break other?,
             }
@@ -176,7 +219,9 @@ const MAX_DEPTH: usize = 256;
 /// One level further down; an error where that is too deep.
 pub(crate) fn deeper(depth: usize) -> io::Result<usize> {
     if depth >= MAX_DEPTH {
-        return Err(io::Error::other(format!("directories are nested more than {MAX_DEPTH} levels deep")));
+        return Err(io::Error::other(format!(
+            "directories are nested more than {MAX_DEPTH} levels deep"
+        )));
     }
     Ok(depth + 1)
 }
@@ -188,13 +233,18 @@ pub(crate) fn content_size(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<u64> 
 }
 
 fn size_below(dir: BorrowedFd<'_>, name: &[u8], depth: usize) -> io::Result<u64> {
-    let Some(stat) = lstat(dir, name)? else { return Ok(0) };
+    let Some(stat) = lstat(dir, name)? else {
+        return Ok(0);
+    };
     match kind(&stat) {
         FileType::RegularFile if stat.st_nlink <= 1 => Ok(u64::try_from(stat.st_size).unwrap_or(0)),
         FileType::Directory => {
             let inner = open_child_dir(dir, name)?;
             let depth = deeper(depth)?;
-            names(&inner)?.iter().map(|child| size_below(inner.as_fd(), child, depth)).sum()
+            names(&inner)?
+                .iter()
+                .map(|child| size_below(inner.as_fd(), child, depth))
+                .sum()
         }
         _ => Ok(0),
     }

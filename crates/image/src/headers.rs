@@ -51,7 +51,11 @@ impl<W: Write> Recorder<W> {
         let mut output = zstd::Encoder::new(output, 3)?;
         output.include_checksum(true)?;
         output.write_all(&[VERSION])?;
-        Ok(Self { output, literal: Vec::with_capacity(GATHER), contents: 0 })
+        Ok(Self {
+            output,
+            literal: Vec::with_capacity(GATHER),
+            contents: 0,
+        })
     }
 
     /// Ends the stream.
@@ -133,7 +137,10 @@ impl Moves {
     pub(crate) fn new(moves: &[Move]) -> Self {
         let mut by_path: HashMap<Vec<u8>, Vec<(u64, u64)>> = HashMap::new();
         for moved in moves {
-            by_path.entry(moved.path.clone()).or_default().push((moved.before, moved.place));
+            by_path
+                .entry(moved.path.clone())
+                .or_default()
+                .push((moved.before, moved.place));
         }
         Self(by_path)
     }
@@ -145,11 +152,17 @@ impl Moves {
         if self.0.is_empty() {
             return None;
         }
-        let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at).chain([path.len()]);
+        let ends = path
+            .iter()
+            .enumerate()
+            .filter(|(_, b)| **b == b'/')
+            .map(|(at, _)| at)
+            .chain([path.len()]);
         ends.filter_map(|end| {
             let moves = self.0.get(&path[..end])?;
             // In the order of time, so the first that came after the record counts.
-            let &(before, place) = moves.get(moves.partition_point(|&(before, _)| before <= index))?;
+            let &(before, place) =
+                moves.get(moves.partition_point(|&(before, _)| before <= index))?;
             Some((before, place, path.get(end + 1..).unwrap_or_default()))
         })
         .min_by_key(|&(before, place, _)| (before, place))
@@ -177,8 +190,20 @@ enum State {
 }
 
 impl Rebuilder {
-    pub(crate) fn new(headers: std::fs::File, tree: OwnedFd, replaced: Option<OwnedFd>, moves: Moves) -> io::Result<Self> {
-        Ok(Self { records: zstd::Decoder::new(headers)?, tree, replaced, moves, index: 0, state: State::Start })
+    pub(crate) fn new(
+        headers: std::fs::File,
+        tree: OwnedFd,
+        replaced: Option<OwnedFd>,
+        moves: Moves,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            records: zstd::Decoder::new(headers)?,
+            tree,
+            replaced,
+            moves,
+            index: 0,
+            state: State::Start,
+        })
     }
 
     fn next_record(&mut self) -> io::Result<State> {
@@ -192,7 +217,10 @@ impl Rebuilder {
                 }
                 let mut path = vec![0; length as usize];
                 self.records.read_exact(&mut path)?;
-                let (offset, length) = (read_number(&mut self.records)?, read_number(&mut self.records)?);
+                let (offset, length) = (
+                    read_number(&mut self.records)?,
+                    read_number(&mut self.records)?,
+                );
                 let file = self.open(&path)?;
                 self.index += 1;
                 State::Content(file, offset, length)
@@ -206,13 +234,21 @@ impl Rebuilder {
         let opened = match (self.moves.find(path, self.index), &self.replaced) {
             (Some((place, rest)), Some(replaced)) => {
                 let name = place.to_string();
-                let full = if rest.is_empty() { name.into_bytes() } else { join(name.as_bytes(), rest) };
+                let full = if rest.is_empty() {
+                    name.into_bytes()
+                } else {
+                    join(name.as_bytes(), rest)
+                };
                 open_beneath(replaced.as_fd(), &full, flags)
             }
             _ => open_beneath(self.tree.as_fd(), path, flags),
         };
         opened.map(std::fs::File::from).map_err(|errno| {
-            bad(format!("the layer's file {:?} cannot be opened: {}", String::from_utf8_lossy(path), io::Error::from(errno)))
+            bad(format!(
+                "the layer's file {:?} cannot be opened: {}",
+                String::from_utf8_lossy(path),
+                io::Error::from(errno)
+            ))
         })
     }
 }
@@ -229,13 +265,19 @@ impl Read for Rebuilder {
                 State::Start => {
                     let version = read_byte(&mut self.records)?;
                     if version != VERSION {
-                        return Err(bad(format!("the header stream of the layer has version {version}, this kraud knows {VERSION}")));
+                        return Err(bad(format!(
+                            "the header stream of the layer has version {version}, this kraud knows {VERSION}"
+                        )));
                     }
                     self.state = State::Between;
                 }
-                State::Between | State::Literal(0) | State::Content(_, _, 0) => self.state = self.next_record()?,
+                State::Between | State::Literal(0) | State::Content(_, _, 0) => {
+                    self.state = self.next_record()?
+                }
                 State::Literal(left) => {
-                    let limit = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
+                    let limit = usize::try_from(*left)
+                        .unwrap_or(usize::MAX)
+                        .min(buffer.len());
                     let count = self.records.read(&mut buffer[..limit])?;
                     if count == 0 {
                         return Err(bad("the header stream of the layer is cut off"));
@@ -244,7 +286,9 @@ impl Read for Rebuilder {
                     return Ok(count);
                 }
                 State::Content(file, offset, left) => {
-                    let limit = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
+                    let limit = usize::try_from(*left)
+                        .unwrap_or(usize::MAX)
+                        .min(buffer.len());
                     let count = file.read_at(&mut buffer[..limit], *offset)?;
                     if count == 0 {
                         return Err(bad("a file of the layer is shorter than it was"));
@@ -264,8 +308,17 @@ mod tests {
 
     #[test]
     fn moved_content_is_found() {
-        let moved = |path: &[u8], before, place| Move { path: path.to_vec(), before, place };
-        let moves = Moves::new(&[moved(b"a", 2, 0), moved(b"a", 5, 1), moved(b"d", 7, 2), moved(b"d/e", 4, 3)]);
+        let moved = |path: &[u8], before, place| Move {
+            path: path.to_vec(),
+            before,
+            place,
+        };
+        let moves = Moves::new(&[
+            moved(b"a", 2, 0),
+            moved(b"a", 5, 1),
+            moved(b"d", 7, 2),
+            moved(b"d/e", 4, 3),
+        ]);
         assert_eq!(moves.find(b"a", 1), Some((0, &b""[..])));
         assert_eq!(moves.find(b"a", 2), Some((1, &b""[..])));
         assert_eq!(moves.find(b"a", 5), None);

@@ -23,7 +23,11 @@ fn rows(image: &Image) -> Vec<HistoryRow> {
     let mut layers = image.layers.iter();
     let mut rows: Vec<HistoryRow> = Vec::new();
     for step in &image.config.history {
-        let size = if step.empty_layer { 0 } else { layers.next().map_or(0, |layer| layer.size) };
+        let size = if step.empty_layer {
+            0
+        } else {
+            layers.next().map_or(0, |layer| layer.size)
+        };
         rows.push(HistoryRow {
             id: None,
             created: step.created.unwrap_or_default(),
@@ -51,11 +55,24 @@ impl ImageStore {
         while let Some(image) = ancestor {
             if let Some(row) = rows.get_mut(at) {
                 row.id = Some(image.id.clone());
-                row.tags = index.references_of(&image.id).tags.iter().map(Reference::familiar).collect();
+                row.tags = index
+                    .references_of(&image.id)
+                    .tags
+                    .iter()
+                    .map(Reference::familiar)
+                    .collect();
             }
-            ancestor = image.parent.as_ref().and_then(|parent| index.images.get(parent)).cloned();
+            ancestor = image
+                .parent
+                .as_ref()
+                .and_then(|parent| index.images.get(parent))
+                .cloned();
             if let Some(parent) = &ancestor {
-                let steps = image.config.history.len().saturating_sub(parent.config.history.len());
+                let steps = image
+                    .config
+                    .history
+                    .len()
+                    .saturating_sub(parent.config.history.len());
                 at += steps.max(1);
             }
         }

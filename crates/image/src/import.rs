@@ -33,7 +33,18 @@ impl ImageStore {
             let config = config(&message, patch, diff_id.clone());
             let references = reference.into_iter().map(Reference::or_latest).collect();
             let created = match config.to_text() {
-                Ok(config) => images.create_image(&ns, NewImage { config, references, ..NewImage::default() }).await,
+                Ok(config) => {
+                    images
+                        .create_image(
+                            &ns,
+                            NewImage {
+                                config,
+                                references,
+                                ..NewImage::default()
+                            },
+                        )
+                        .await
+                }
                 Err(error) => Err(error),
             };
             drop(layer.guard);
@@ -42,13 +53,19 @@ impl ImageStore {
             }
             created
         };
-        tokio::spawn(whole).await.map_err(|source| Error::wrap("importing an image", source))?
+        tokio::spawn(whole)
+            .await
+            .map_err(|source| Error::wrap("importing an image", source))?
     }
 }
 
 /// The configuration of an imported image.
 fn config(message: &str, patch: ConfigPatch, layer: types::Digest) -> ImageConfig {
-    let Platform { os, architecture, variant } = patch.platform.unwrap_or_else(Platform::host);
+    let Platform {
+        os,
+        architecture,
+        variant,
+    } = patch.platform.unwrap_or_else(Platform::host);
     let created = Some(Time::now());
     ImageConfig {
         architecture,
@@ -57,8 +74,15 @@ fn config(message: &str, patch: ConfigPatch, layer: types::Digest) -> ImageConfi
         config: Some(patch.config),
         comment: message.to_owned(),
         created,
-        history: vec![HistoryEntry { created, comment: message.to_owned(), ..HistoryEntry::default() }],
-        rootfs: RootFs { diff_ids: vec![layer], ..RootFs::default() },
+        history: vec![HistoryEntry {
+            created,
+            comment: message.to_owned(),
+            ..HistoryEntry::default()
+        }],
+        rootfs: RootFs {
+            diff_ids: vec![layer],
+            ..RootFs::default()
+        },
         ..ImageConfig::default()
     }
 }

@@ -17,16 +17,26 @@ const PIECE: usize = 256 * 1024;
 const QUEUE: usize = 8;
 
 /// Tells compression by the first bytes and undoes it.
-pub(crate) fn decompress<'a>(input: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+pub(crate) fn decompress<'a>(
+    input: impl Read + Send + 'a,
+) -> io::Result<Box<dyn Read + Send + 'a>> {
     let mut input = BufReader::with_capacity(PIECE, input);
     let mut head = Vec::with_capacity(6);
     (&mut input).take(6).read_to_end(&mut head)?;
     let whole = io::Cursor::new(head.clone()).chain(input);
     Ok(match head.as_slice() {
-        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(PIECE, whole))),
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(
+            BufReader::with_capacity(PIECE, whole),
+        )),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::new(whole)?),
-        [b'B', b'Z', b'h', ..] => return Err(bad("unsupported compression: bzip2 (use gzip, zstd or none)")),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => return Err(bad("unsupported compression: xz (use gzip, zstd or none)")),
+        [b'B', b'Z', b'h', ..] => {
+            return Err(bad(
+                "unsupported compression: bzip2 (use gzip, zstd or none)",
+            ));
+        }
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => {
+            return Err(bad("unsupported compression: xz (use gzip, zstd or none)"));
+        }
         _ => Box::new(whole),
     })
 }
@@ -91,15 +101,29 @@ pub(crate) fn pipelined<T>(
         let producer = thread::Builder::new()
             .name("layer-input".into())
             .spawn_scoped(scope, move || produce(input, &to_work, &back))?;
-        let done = work(Pieces { pieces, used, current: Vec::new(), at: 0, ended: false });
-        let summary = producer.join().map_err(|_| io::Error::other("the reading thread panicked"))?;
+        let done = work(Pieces {
+            pieces,
+            used,
+            current: Vec::new(),
+            at: 0,
+            ended: false,
+        });
+        let summary = producer
+            .join()
+            .map_err(|_| io::Error::other("the reading thread panicked"))?;
         let done = done?;
-        summary.map(|summary| (done, summary)).ok_or_else(|| io::Error::other("the stream was not read to its end"))
+        summary
+            .map(|summary| (done, summary))
+            .ok_or_else(|| io::Error::other("the stream was not read to its end"))
     })
 }
 
 /// Sends pieces until the end, an error, or until nobody wants them. `None` unless at the end.
-fn produce(input: impl Read + Send, pieces: &SyncSender<io::Result<Vec<u8>>>, back: &Receiver<Vec<u8>>) -> Option<Summary> {
+fn produce(
+    input: impl Read + Send,
+    pieces: &SyncSender<io::Result<Vec<u8>>>,
+    back: &Receiver<Vec<u8>>,
+) -> Option<Summary> {
     let mut input = match decompress(input) {
         Ok(input) => input,
         Err(error) => {
@@ -112,7 +136,12 @@ fn produce(input: impl Read + Send, pieces: &SyncSender<io::Result<Vec<u8>>>, ba
         let mut piece = back.try_recv().unwrap_or_default();
         piece.resize(PIECE, 0);
         match fill(&mut input, &mut piece) {
-            Ok(0) => return Some(Summary { digest: Digest::from_sha256(hasher.finalize().into()), size }),
+            Ok(0) => {
+                return Some(Summary {
+                    digest: Digest::from_sha256(hasher.finalize().into()),
+                    size,
+                });
+            }
             Ok(count) => {
                 piece.truncate(count);
                 hasher.update(&piece);

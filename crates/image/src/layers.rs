@@ -135,10 +135,18 @@ impl LayerStore {
         use std::os::unix::fs::DirBuilderExt as _;
         let path = data_dir.join("layers");
         let opening = || format!("opening the layer store {}", path.display());
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).during(opening)?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .during(opening)?;
         let path = path.canonicalize().during(opening)?;
         let dir = open_dir(&path).during(opening)?;
-        fchmod(open_child_dir(&dir, b".").during(opening)?, Mode::from_raw_mode(0o700)).during(opening)?;
+        fchmod(
+            open_child_dir(&dir, b".").during(opening)?,
+            Mode::from_raw_mode(0o700),
+        )
+        .during(opening)?;
         let store = Self {
             path: path.clone(),
             dir,
@@ -159,11 +167,15 @@ impl LayerStore {
     fn names(&self) -> Result<Vec<String>> {
         let dir = open_child_dir(&self.dir, b".").during(|| "listing layers")?;
         let names = names(&dir).during(|| "listing layers")?;
-        Ok(names.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect())
+        Ok(names
+            .into_iter()
+            .filter_map(|name| String::from_utf8(name).ok())
+            .collect())
     }
 
     fn remove_temporary(&self, name: &str) -> Result<()> {
-        remove_tree(self.dir.as_fd(), name.as_bytes()).during(|| format!("removing {}", self.path.join(name).display()))
+        remove_tree(self.dir.as_fd(), name.as_bytes())
+            .during(|| format!("removing {}", self.path.join(name).display()))
     }
 
     fn pins(&self) -> MutexGuard<'_, Pins> {
@@ -172,7 +184,13 @@ impl LayerStore {
 
     /// Whether the layer is there.
     pub fn contains(&self, diff_id: &Digest) -> bool {
-        rustix::fs::accessat(&self.dir, format!("{}/{META}", diff_id.hex()), rustix::fs::Access::EXISTS, AtFlags::empty()).is_ok()
+        rustix::fs::accessat(
+            &self.dir,
+            format!("{}/{META}", diff_id.hex()),
+            rustix::fs::Access::EXISTS,
+            AtFlags::empty(),
+        )
+        .is_ok()
     }
 
     /// Holds a layer; `None` when it is not there.
@@ -184,7 +202,10 @@ impl LayerStore {
         }
         *pins.counts.entry(diff_id.clone()).or_default() += 1;
         pins.touched.insert(diff_id.clone());
-        Some(LayerGuard { diff_id: diff_id.clone(), store: self.clone() })
+        Some(LayerGuard {
+            diff_id: diff_id.clone(),
+            store: self.clone(),
+        })
     }
 
     fn record(&self, diff_id: &Digest) -> Result<LayerRecord> {
@@ -200,14 +221,28 @@ impl LayerStore {
 
     /// What is known of a layer.
     pub fn meta(&self, diff_id: &Digest) -> Result<LayerMeta> {
-        let LayerRecord { diff_id, size, tar_size, .. } = self.record(diff_id)?;
-        Ok(LayerMeta { diff_id, size, tar_size })
+        let LayerRecord {
+            diff_id,
+            size,
+            tar_size,
+            ..
+        } = self.record(diff_id)?;
+        Ok(LayerMeta {
+            diff_id,
+            size,
+            tar_size,
+        })
     }
 
     /// All layers.
     pub fn list(&self) -> Result<Vec<LayerMeta>> {
-        let ids = self.names()?.into_iter().filter_map(|name| format!("sha256:{name}").parse::<Digest>().ok());
-        ids.map(|id| self.meta(&id)).filter(|meta| !matches!(meta, Err(error) if error.kind == Kind::NotFound)).collect()
+        let ids = self
+            .names()?
+            .into_iter()
+            .filter_map(|name| format!("sha256:{name}").parse::<Digest>().ok());
+        ids.map(|id| self.meta(&id))
+            .filter(|meta| !matches!(meta, Err(error) if error.kind == Kind::NotFound))
+            .collect()
     }
 
     /// The directory with a layer's files.
@@ -218,13 +253,26 @@ impl LayerStore {
     /// Unpacks a tar (plain, gzip or zstd, told apart by content). Fails, and leaves nothing
     /// behind, when the tar is bad or its digest is not `expected`. When `expected` is there
     /// already (or another thread brings it meanwhile), `tar` may be left unread.
-    pub fn ingest(self: &Arc<Self>, tar: impl Read + Send, expected: Option<&Digest>) -> Result<Ingested> {
-        let Some(expected) = expected else { return self.unpack(tar, None) };
-        let mine = lock(&self.busy).entry(expected.clone()).or_default().clone();
+    pub fn ingest(
+        self: &Arc<Self>,
+        tar: impl Read + Send,
+        expected: Option<&Digest>,
+    ) -> Result<Ingested> {
+        let Some(expected) = expected else {
+            return self.unpack(tar, None);
+        };
+        let mine = lock(&self.busy)
+            .entry(expected.clone())
+            .or_default()
+            .clone();
         let result = {
             let _only_one = lock(&mine);
             match self.pin(expected) {
-                Some(guard) => Ok(Ingested { meta: self.meta(expected)?, existed: true, guard }),
+                Some(guard) => Ok(Ingested {
+                    meta: self.meta(expected)?,
+                    existed: true,
+                    guard,
+                }),
                 None => self.unpack(tar, Some(expected)),
             }
         };
@@ -236,12 +284,29 @@ impl LayerStore {
         result
     }
 
-    fn unpack(self: &Arc<Self>, tar: impl Read + Send, expected: Option<&Digest>) -> Result<Ingested> {
+    fn unpack(
+        self: &Arc<Self>,
+        tar: impl Read + Send,
+        expected: Option<&Digest>,
+    ) -> Result<Ingested> {
         let temporary = Temporary::new(self)?;
         let record = temporary.fill(tar, expected)?;
         let (guard, existed) = temporary.keep(&record.diff_id)?;
-        let LayerRecord { diff_id, size, tar_size, .. } = record;
-        Ok(Ingested { meta: LayerMeta { diff_id, size, tar_size }, existed, guard })
+        let LayerRecord {
+            diff_id,
+            size,
+            tar_size,
+            ..
+        } = record;
+        Ok(Ingested {
+            meta: LayerMeta {
+                diff_id,
+                size,
+                tar_size,
+            },
+            existed,
+            guard,
+        })
     }
 
     /// The exact tar of a layer.
@@ -253,9 +318,19 @@ impl LayerStore {
         let dir = self.path.join(diff_id.hex());
         let headers = File::open(dir.join(HEADERS)).during(opening)?;
         let tree = open_dir(&dir.join(TREE)).during(opening)?;
-        let replaced = if record.moves.is_empty() { None } else { Some(open_dir(&dir.join(REPLACED)).during(opening)?) };
-        let inner = Rebuilder::new(headers, tree, replaced, Moves::new(&record.moves)).during(opening)?;
-        Ok(TarStream { inner, hasher: Some(Sha256::new()), left: record.tar_size, guard })
+        let replaced = if record.moves.is_empty() {
+            None
+        } else {
+            Some(open_dir(&dir.join(REPLACED)).during(opening)?)
+        };
+        let inner =
+            Rebuilder::new(headers, tree, replaced, Moves::new(&record.moves)).during(opening)?;
+        Ok(TarStream {
+            inner,
+            hasher: Some(Sha256::new()),
+            left: record.tar_size,
+            guard,
+        })
     }
 
     /// Makes everything written so far durable.
@@ -284,7 +359,13 @@ impl LayerStore {
             if pins.counts.contains_key(diff_id) || pins.touched.contains(diff_id) {
                 return Ok(0);
             }
-            match renameat_with(&self.dir, diff_id.hex(), &self.dir, temporary.as_str(), RenameFlags::NOREPLACE) {
+            match renameat_with(
+                &self.dir,
+                diff_id.hex(),
+                &self.dir,
+                temporary.as_str(),
+                RenameFlags::NOREPLACE,
+            ) {
                 Err(Errno::NOENT) => return Ok(0),
                 other => other.during(|| format!("removing layer {diff_id}"))?,
             }
@@ -301,9 +382,20 @@ impl LayerStore {
         for dir in ["dev/pts", "dev/shm", "etc", "proc", "sys"] {
             std::fs::create_dir_all(base.join(dir)).during(making)?;
         }
-        for file in [".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf"] {
+        for file in [
+            ".dockerenv",
+            "dev/console",
+            "etc/hostname",
+            "etc/hosts",
+            "etc/resolv.conf",
+        ] {
             use std::os::unix::fs::OpenOptionsExt as _;
-            File::options().create(true).append(true).mode(0o755).open(base.join(file)).during(making)?;
+            File::options()
+                .create(true)
+                .append(true)
+                .mode(0o755)
+                .open(base.join(file))
+                .during(making)?;
         }
         match std::os::unix::fs::symlink("/proc/mounts", base.join("etc/mtab")) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error).during(making),
@@ -331,10 +423,10 @@ struct Temporary<'a> {
 
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
-        if !self.kept {
-            if let Err(error) = self.store.remove_temporary(&self.name) {
-                tracing::warn!(%error, "what is left of a layer stays until the next start");
-            }
+        if !self.kept
+            && let Err(error) = self.store.remove_temporary(&self.name)
+        {
+            tracing::warn!(%error, "what is left of a layer stays until the next start");
         }
     }
 }
@@ -345,9 +437,15 @@ impl<'a> Temporary<'a> {
         let making = || format!("making {}", store.path.join(&name).display());
         mkdirat(&store.dir, name.as_str(), Mode::from_raw_mode(0o700)).during(making)?;
         let dir = open_child_dir(&store.dir, name.as_bytes()).during(making)?;
-        let made = Self { store, name, dir, kept: false };
+        let made = Self {
+            store,
+            name,
+            dir,
+            kept: false,
+        };
         for (name, mode) in [(TREE, 0o755), (REPLACED, 0o700)] {
-            mkdirat(&made.dir, name, Mode::from_raw_mode(mode)).during(|| format!("making {name} of a layer"))?;
+            mkdirat(&made.dir, name, Mode::from_raw_mode(mode))
+                .during(|| format!("making {name} of a layer"))?;
             let dir = open_child_dir(&made.dir, name.as_bytes()).during(|| "opening a layer")?;
             fchmod(dir, Mode::from_raw_mode(mode)).during(|| "making a layer")?;
         }
@@ -360,7 +458,8 @@ impl<'a> Temporary<'a> {
 
     fn fill(&self, tar: impl Read + Send, expected: Option<&Digest>) -> Result<LayerRecord> {
         let failed = |error: io::Error| archive_error("unpacking a layer", &error);
-        let headers = File::create(self.path().join(HEADERS)).during(|| "creating a layer's header stream")?;
+        let headers = File::create(self.path().join(HEADERS))
+            .during(|| "creating a layer's header stream")?;
         let tree = open_dir(&self.path().join(TREE)).map_err(failed)?;
         let aside = open_dir(&self.path().join(REPLACED)).map_err(failed)?;
         let (applied, summary) = pipelined(tar, |pieces| {
@@ -379,7 +478,12 @@ impl<'a> Temporary<'a> {
             )));
         }
         let Applied { size, moves } = applied;
-        let record = LayerRecord { diff_id: summary.digest, size, tar_size: summary.size, moves };
+        let record = LayerRecord {
+            diff_id: summary.digest,
+            size,
+            tar_size: summary.size,
+            moves,
+        };
         self.write_meta(&record)?;
         Ok(record)
     }
@@ -388,12 +492,19 @@ impl<'a> Temporary<'a> {
         if record.moves.is_empty() {
             unlinkat(&self.dir, REPLACED, AtFlags::REMOVEDIR).during(|| "finishing a layer")?;
         }
-        std::fs::write(self.path().join(META), record::encode(record)?).during(|| "writing a layer's meta data")
+        std::fs::write(self.path().join(META), record::encode(record)?)
+            .during(|| "writing a layer's meta data")
     }
 
     /// Gives it its name. Another thread may have been faster; then that one counts.
     fn keep(mut self, diff_id: &Digest) -> Result<(LayerGuard, bool)> {
-        let existed = match renameat_with(&self.store.dir, self.name.as_str(), &self.store.dir, diff_id.hex(), RenameFlags::NOREPLACE) {
+        let existed = match renameat_with(
+            &self.store.dir,
+            self.name.as_str(),
+            &self.store.dir,
+            diff_id.hex(),
+            RenameFlags::NOREPLACE,
+        ) {
             Ok(()) => {
                 self.kept = true;
                 self.store.dirty.store(true, Ordering::Release);
@@ -405,7 +516,9 @@ impl<'a> Temporary<'a> {
         match self.store.pin(diff_id) {
             Some(guard) => Ok((guard, existed)),
             // A sweep came between; the next try will do.
-            None => Err(Error::unavailable(format!("layer {diff_id} was removed while it was stored"))),
+            None => Err(Error::unavailable(format!(
+                "layer {diff_id} was removed while it was stored"
+            ))),
         }
     }
 }
@@ -430,12 +543,15 @@ impl Read for TarStream {
         }
         // Checked with the last bytes and not after them: whoever copies a known number of
         // bytes never asks again.
-        if self.left == 0 || count == 0 {
-            if let Some(hasher) = self.hasher.take() {
-                let digest = Digest::from_sha256(hasher.finalize().into());
-                if digest != self.guard.diff_id {
-                    return Err(crate::tar::bad(format!("layer {} is damaged on disk: its content is now {digest}", self.guard.diff_id)));
-                }
+        if (self.left == 0 || count == 0)
+            && let Some(hasher) = self.hasher.take()
+        {
+            let digest = Digest::from_sha256(hasher.finalize().into());
+            if digest != self.guard.diff_id {
+                return Err(crate::tar::bad(format!(
+                    "layer {} is damaged on disk: its content is now {digest}",
+                    self.guard.diff_id
+                )));
             }
         }
         Ok(count)

@@ -13,6 +13,7 @@ pub mod archive;
 mod changes;
 mod config;
 mod fsutil;
+pub mod fuzz;
 mod headers;
 mod history;
 mod import;
@@ -33,8 +34,8 @@ pub use crate::{
     changes::{Change, ChangeKind},
     config::{ConfigPatch, HistoryEntry, ImageConfig, Platform, RootFs},
     history::HistoryRow,
-    load::Loaded,
     layers::{Ingested, LayerGuard, LayerMeta, LayerStore, TarStream},
+    load::Loaded,
     record::{Descriptor, Image, LayerRef, References, Source},
     remove::{ContainerUse, InUse, PruneFilter, Pruned, Removal},
     rootfs::RootfsSpec,

@@ -7,7 +7,10 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, Stat, StatxAttributes, StatxFlags, openat, readlinkat, statx},
+    fs::{
+        AtFlags, FileType, Mode, OFlags, Stat, StatxAttributes, StatxFlags, openat, readlinkat,
+        statx,
+    },
     io::Errno,
 };
 
@@ -31,15 +34,27 @@ pub(crate) struct Rules {
 impl Rules {
     /// A layer of an upper directory.
     pub(crate) fn layer() -> Self {
-        Self { whiteouts: true, cross_mounts: false, nanoseconds: true }
+        Self {
+            whiteouts: true,
+            cross_mounts: false,
+            nanoseconds: true,
+        }
     }
     /// `docker cp`.
     pub(crate) fn copy() -> Self {
-        Self { whiteouts: false, cross_mounts: true, nanoseconds: true }
+        Self {
+            whiteouts: false,
+            cross_mounts: true,
+            nanoseconds: true,
+        }
     }
     /// `docker export`.
     pub(crate) fn export() -> Self {
-        Self { whiteouts: false, cross_mounts: false, nanoseconds: true }
+        Self {
+            whiteouts: false,
+            cross_mounts: false,
+            nanoseconds: true,
+        }
     }
 }
 
@@ -67,18 +82,33 @@ fn entry_kind(stat: &Stat) -> Option<Kind> {
 
 impl<W: Write> Packer<W> {
     pub(crate) fn new(output: W, rules: Rules) -> Self {
-        Self { tar: Writer::new(output), rules, linked: HashMap::new(), depth: 0 }
+        Self {
+            tar: Writer::new(output),
+            rules,
+            linked: HashMap::new(),
+            depth: 0,
+        }
     }
 
     /// Packs the entries of directory `name` of `dir`, each under `prefix` and its own name.
-    pub(crate) fn tree(mut self, dir: BorrowedFd<'_>, name: &[u8], prefix: &[u8]) -> io::Result<Self> {
+    pub(crate) fn tree(
+        mut self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        prefix: &[u8],
+    ) -> io::Result<Self> {
         let inner = open_child_dir(dir, name)?;
         self.children(&inner, prefix)?;
         Ok(self)
     }
 
     /// Packs `name` of `dir` as `as_path`, with all that is in it.
-    pub(crate) fn entry(mut self, dir: BorrowedFd<'_>, name: &[u8], as_path: &[u8]) -> io::Result<Self> {
+    pub(crate) fn entry(
+        mut self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        as_path: &[u8],
+    ) -> io::Result<Self> {
         let stat = lstat(dir, name)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         self.one(dir, name, as_path, &stat)?;
         Ok(self)
@@ -94,18 +124,35 @@ impl<W: Write> Packer<W> {
         for name in names(dir)? {
             // Things may vanish while a container runs.
             if let Some(stat) = lstat(dir, &name)? {
-                self.one(dir.as_fd(), &name, &[prefix, name.as_slice()].concat(), &stat)?;
+                self.one(
+                    dir.as_fd(),
+                    &name,
+                    &[prefix, name.as_slice()].concat(),
+                    &stat,
+                )?;
             }
         }
         self.depth -= 1;
         Ok(())
     }
 
-    fn one(&mut self, dir: BorrowedFd<'_>, name: &[u8], as_path: &[u8], stat: &Stat) -> io::Result<()> {
+    fn one(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        as_path: &[u8],
+        stat: &Stat,
+    ) -> io::Result<()> {
         if is_whiteout(stat) {
-            return if self.rules.whiteouts { self.whiteout(as_path, stat) } else { Ok(()) };
+            return if self.rules.whiteouts {
+                self.whiteout(as_path, stat)
+            } else {
+                Ok(())
+            };
         }
-        let Some(kind) = entry_kind(stat) else { return Ok(()) };
+        let Some(kind) = entry_kind(stat) else {
+            return Ok(());
+        };
         let mut header = header(as_path, kind, stat);
         if !self.rules.nanoseconds {
             header.mtime.1 = 0;
@@ -129,10 +176,19 @@ impl<W: Write> Packer<W> {
     fn whiteout(&mut self, as_path: &[u8], stat: &Stat) -> io::Result<()> {
         let (parent, name) = crate::apply::split_last(as_path);
         let place = crate::fsutil::join(parent, &[b".wh.", name].concat());
-        self.tar.begin(&Header { size: 0, mode: 0, ..header(&place, Kind::File, stat) })
+        self.tar.begin(&Header {
+            size: 0,
+            mode: 0,
+            ..header(&place, Kind::File, stat)
+        })
     }
 
-    fn directory(&mut self, dir: BorrowedFd<'_>, name: &[u8], mut header: Header) -> io::Result<()> {
+    fn directory(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        mut header: Header,
+    ) -> io::Result<()> {
         let inner = match open_child_dir(dir, name) {
             Ok(inner) => inner,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
@@ -147,19 +203,31 @@ impl<W: Write> Packer<W> {
         }
         if self.rules.whiteouts && is_opaque(&inner)? {
             let place = [header.path.as_slice(), b".wh..wh..opq"].concat();
-            self.tar.begin(&Header { path: place, kind: Kind::File, size: 0, xattrs: Vec::new(), ..header.clone() })?;
+            self.tar.begin(&Header {
+                path: place,
+                kind: Kind::File,
+                size: 0,
+                xattrs: Vec::new(),
+                ..header.clone()
+            })?;
         }
         self.children(&inner, &header.path)
     }
 
-    fn file(&mut self, dir: BorrowedFd<'_>, name: &[u8], mut header: Header, stat: &Stat) -> io::Result<()> {
+    fn file(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        mut header: Header,
+        stat: &Stat,
+    ) -> io::Result<()> {
         let inode = (stat.st_dev, stat.st_ino);
-        if stat.st_nlink > 1 {
-            if let Some(first) = self.linked.get(&inode) {
-                header.link = first.clone();
-                header.kind = Kind::HardLink;
-                return self.tar.begin(&header);
-            }
+        if stat.st_nlink > 1
+            && let Some(first) = self.linked.get(&inode)
+        {
+            header.link = first.clone();
+            header.kind = Kind::HardLink;
+            return self.tar.begin(&header);
         }
         // Not blocking: a pipe may have taken the file's place.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -184,10 +252,17 @@ impl<W: Write> Packer<W> {
     /// Exactly `size` bytes: a file that shrinks meanwhile is filled with zeroes, one that
     /// grows is cut.
     fn content(&mut self, file: &mut std::fs::File, size: u64) -> io::Result<()> {
-        let mut buffer = vec![0; usize::try_from(size).unwrap_or(usize::MAX).clamp(1, 256 * 1024)];
+        let mut buffer = vec![
+            0;
+            usize::try_from(size)
+                .unwrap_or(usize::MAX)
+                .clamp(1, 256 * 1024)
+        ];
         let mut left = size;
         while left > 0 {
-            let limit = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            let limit = usize::try_from(left)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len());
             let mut count = file.read(&mut buffer[..limit])?;
             if count == 0 {
                 buffer[..limit].fill(0);
@@ -208,9 +283,15 @@ fn header(as_path: &[u8], kind: Kind, stat: &Stat) -> Header {
         mode: stat.st_mode & 0o7777,
         uid: stat.st_uid,
         gid: stat.st_gid,
-        mtime: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+        mtime: (
+            stat.st_mtime,
+            u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+        ),
         size: 0,
-        device: (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)),
+        device: (
+            rustix::fs::major(stat.st_rdev),
+            rustix::fs::minor(stat.st_rdev),
+        ),
         xattrs: Vec::new(),
     }
 }
@@ -223,7 +304,9 @@ fn xattrs(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Vec<(Vec<u8>, Vec<u8>)
         match rustix::fs::llistxattr(&place, &mut list[..]) {
             Ok(length) => break length,
             Err(Errno::RANGE) => list.resize(list.len() * 4, 0),
-            Err(Errno::NOTSUP | Errno::NOENT | Errno::PERM | Errno::ACCESS) => return Ok(Vec::new()),
+            Err(Errno::NOTSUP | Errno::NOENT | Errno::PERM | Errno::ACCESS) => {
+                return Ok(Vec::new());
+            }
             Err(error) => return Err(error.into()),
         }
     };
@@ -245,6 +328,11 @@ fn xattrs(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Vec<(Vec<u8>, Vec<u8>)
 }
 
 fn is_mount_point(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
-    let facts = statx(dir, path(name), AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, StatxFlags::empty())?;
+    let facts = statx(
+        dir,
+        path(name),
+        AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT,
+        StatxFlags::empty(),
+    )?;
     Ok(facts.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }

@@ -68,8 +68,16 @@ struct Obstacle {
 
 impl Obstacle {
     fn error(&self, id: &Digest) -> Error {
-        let force = if self.hard { "cannot be forced" } else { "must be forced" };
-        Error::conflict(format!("conflict: unable to delete {} ({force}) - {}", id.short(), self.message))
+        let force = if self.hard {
+            "cannot be forced"
+        } else {
+            "must be forced"
+        };
+        Error::conflict(format!(
+            "conflict: unable to delete {} ({force}) - {}",
+            id.short(),
+            self.message
+        ))
     }
 }
 
@@ -88,7 +96,9 @@ pub(crate) fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
     for diff_id in diff_ids {
         chain.push(match chain.last() {
             None => diff_id.clone(),
-            Some(parent) => Digest::from_sha256(Sha256::digest(format!("{parent} {diff_id}")).into()),
+            Some(parent) => {
+                Digest::from_sha256(Sha256::digest(format!("{parent} {diff_id}")).into())
+            }
         });
     }
     chain
@@ -96,31 +106,68 @@ pub(crate) fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
 
 impl Plan<'_> {
     fn references(&self, id: &Digest) -> Vec<Reference> {
-        self.index.references.iter().filter(|(_, image)| image == id).map(|(reference, _)| reference.clone()).collect()
+        self.index
+            .references
+            .iter()
+            .filter(|(_, image)| image == id)
+            .map(|(reference, _)| reference.clone())
+            .collect()
     }
 
     fn untag(&mut self, reference: &Reference, id: &Digest) {
-        self.index.references.retain(|(known, _)| known != reference);
+        self.index
+            .references
+            .retain(|(known, _)| known != reference);
         self.untagged.push(reference.clone());
-        self.removals.push(Removal::Untagged { reference: reference.familiar(), image: id.clone() });
+        self.removals.push(Removal::Untagged {
+            reference: reference.familiar(),
+            image: id.clone(),
+        });
     }
 
     /// What keeps `id` from being deleted. `hard` obstacles always count, `soft` where asked.
     fn obstacle(&self, id: &Digest, soft: bool, references: bool) -> Option<Obstacle> {
-        if self.index.images.values().any(|image| image.parent.as_ref() == Some(id)) {
-            return Some(Obstacle { hard: true, used: false, message: "image has dependent child images".into() });
+        if self
+            .index
+            .images
+            .values()
+            .any(|image| image.parent.as_ref() == Some(id))
+        {
+            return Some(Obstacle {
+                hard: true,
+                used: false,
+                message: "image has dependent child images".into(),
+            });
         }
         let users = (self.in_use)(id);
         if let Some(user) = users.iter().find(|user| user.running) {
-            let message = format!("image is being used by running container {}", user.id.short());
-            return Some(Obstacle { hard: true, used: true, message });
+            let message = format!(
+                "image is being used by running container {}",
+                user.id.short()
+            );
+            return Some(Obstacle {
+                hard: true,
+                used: true,
+                message,
+            });
         }
         if soft && references && !self.references(id).is_empty() {
-            return Some(Obstacle { hard: false, used: false, message: "image is referenced in multiple repositories".into() });
+            return Some(Obstacle {
+                hard: false,
+                used: false,
+                message: "image is referenced in multiple repositories".into(),
+            });
         }
         let user = users.first().filter(|_| soft)?;
-        let message = format!("image is being used by stopped container {}", user.id.short());
-        Some(Obstacle { hard: false, used: true, message })
+        let message = format!(
+            "image is being used by stopped container {}",
+            user.id.short()
+        );
+        Some(Obstacle {
+            hard: false,
+            used: true,
+            message,
+        })
     }
 
     fn remove(&mut self, name: &str, force: bool, prune_parents: bool) -> Result<()> {
@@ -149,26 +196,38 @@ impl Plan<'_> {
         self.delete(&image.id, force, prune_parents, quiet)
     }
 
-    fn remove_reference(&mut self, name: &str, image: &Image, references: &[Reference], force: bool) -> Result<()> {
+    fn remove_reference(
+        &mut self,
+        name: &str,
+        image: &Image,
+        references: &[Reference],
+        force: bool,
+    ) -> Result<()> {
         let parsed = name.parse::<Reference>()?.or_latest();
         let parsed = match parsed.digest() {
             Some(digest) => parsed.with_digest(digest.clone()),
             None => parsed,
         };
-        if !force && is_single(references) {
-            if let Some(user) = (self.in_use)(&image.id).first() {
-                return Err(Error::conflict(format!(
-                    "conflict: unable to remove repository reference \"{name}\" (must force) - container {} is using its referenced image {}",
-                    user.id.short(),
-                    image.id.short()
-                )));
-            }
+        if !force
+            && is_single(references)
+            && let Some(user) = (self.in_use)(&image.id).first()
+        {
+            return Err(Error::conflict(format!(
+                "conflict: unable to remove repository reference \"{name}\" (must force) - container {} is using its referenced image {}",
+                user.id.short(),
+                image.id.short()
+            )));
         }
         self.untag(&parsed, &image.id);
         // Digests of a repository without any tag are of no use to anybody.
         let rest = self.references(&image.id);
         let same = |reference: &&Reference| reference.name() == parsed.name();
-        if parsed.digest().is_none() && !rest.iter().filter(same).any(|reference| reference.digest().is_none()) {
+        if parsed.digest().is_none()
+            && !rest
+                .iter()
+                .filter(same)
+                .any(|reference| reference.digest().is_none())
+        {
             for reference in rest.iter().filter(same) {
                 self.untag(reference, &image.id);
             }
@@ -190,32 +249,58 @@ impl Plan<'_> {
             for reference in self.references(&id) {
                 self.untag(&reference, &id);
             }
-            let Some(image) = self.index.images.remove(&id) else { return Ok(()) };
+            let Some(image) = self.index.images.remove(&id) else {
+                return Ok(());
+            };
             self.removals.push(Removal::DeletedImage(id.clone()));
             self.deleted.push(id);
             self.report_layers(&image);
-            next = image.parent.clone().filter(|parent| prune_parents && self.index.images.contains_key(parent)).map(|parent| (parent, false, true));
+            next = image
+                .parent
+                .clone()
+                .filter(|parent| prune_parents && self.index.images.contains_key(parent))
+                .map(|parent| (parent, false, true));
         }
         Ok(())
     }
 
     /// Reports the layers that went with `image`, highest first.
     fn report_layers(&mut self, image: &Image) {
-        let kept: HashSet<Digest> = self.index.images.values().flat_map(|image| chain_ids(&image.diff_ids())).collect();
-        let gone = chain_ids(&image.diff_ids()).into_iter().rev().take_while(|chain| !kept.contains(chain));
+        let kept: HashSet<Digest> = self
+            .index
+            .images
+            .values()
+            .flat_map(|image| chain_ids(&image.diff_ids()))
+            .collect();
+        let gone = chain_ids(&image.diff_ids())
+            .into_iter()
+            .rev()
+            .take_while(|chain| !kept.contains(chain));
         self.removals.extend(gone.map(Removal::DeletedLayer));
     }
 }
 
 /// Whether all references together are one name: at most one tag, all in one repository.
 fn is_single(references: &[Reference]) -> bool {
-    let tags = references.iter().filter(|reference| reference.digest().is_none()).count();
-    let Some(first) = references.first() else { return true };
-    tags <= 1 && references.iter().all(|reference| reference.name() == first.name())
+    let tags = references
+        .iter()
+        .filter(|reference| reference.digest().is_none())
+        .count();
+    let Some(first) = references.first() else {
+        return true;
+    };
+    tags <= 1
+        && references
+            .iter()
+            .all(|reference| reference.name() == first.name())
 }
 
 fn has_label(image: &Image, wanted: &str) -> bool {
-    let labels = image.config.config.as_ref().and_then(|config| config.labels.as_ref());
+    let labels = image
+        .config
+        .config
+        .as_ref()
+        .and_then(|config| config.labels.as_ref());
     let get = |key: &str| labels.and_then(|labels| labels.get(key));
     match wanted.split_once('=') {
         Some((key, value)) => get(key).is_some_and(|label| label == value),
@@ -235,27 +320,61 @@ impl PruneFilter {
 impl ImageStore {
     /// Removes a reference or an image, as `docker rmi name` (`force`: `-f`; `prune_parents`:
     /// not `--no-prune`, that is parents without tags go too).
-    pub async fn remove(&self, ns: &Namespace, name: &str, force: bool, prune_parents: bool, in_use: InUse<'_>) -> Result<Vec<Removal>> {
-        let mut plan = Plan { index: self.index(ns).await?, in_use, removals: Vec::new(), untagged: Vec::new(), deleted: Vec::new() };
+    pub async fn remove(
+        &self,
+        ns: &Namespace,
+        name: &str,
+        force: bool,
+        prune_parents: bool,
+        in_use: InUse<'_>,
+    ) -> Result<Vec<Removal>> {
+        let mut plan = Plan {
+            index: self.index(ns).await?,
+            in_use,
+            removals: Vec::new(),
+            untagged: Vec::new(),
+            deleted: Vec::new(),
+        };
         plan.remove(name, force, prune_parents)?;
         let (removals, _) = self.apply(ns, plan).await?;
         Ok(removals)
     }
 
     /// Removes images that nobody uses.
-    pub async fn prune(&self, ns: &Namespace, filter: &PruneFilter, in_use: InUse<'_>) -> Result<Pruned> {
-        let mut plan = Plan { index: self.index(ns).await?, in_use, removals: Vec::new(), untagged: Vec::new(), deleted: Vec::new() };
+    pub async fn prune(
+        &self,
+        ns: &Namespace,
+        filter: &PruneFilter,
+        in_use: InUse<'_>,
+    ) -> Result<Pruned> {
+        let mut plan = Plan {
+            index: self.index(ns).await?,
+            in_use,
+            removals: Vec::new(),
+            untagged: Vec::new(),
+            deleted: Vec::new(),
+        };
         // Children before their parents, so that whole chains go.
         loop {
             let chosen = plan.index.images.values().find(|image| {
-                let has_tag = plan.references(&image.id).iter().any(|reference| reference.digest().is_none());
-                !(filter.dangling_only && has_tag) && filter.selects(image) && plan.obstacle(&image.id, true, false).is_none()
+                let has_tag = plan
+                    .references(&image.id)
+                    .iter()
+                    .any(|reference| reference.digest().is_none());
+                !(filter.dangling_only && has_tag)
+                    && filter.selects(image)
+                    && plan.obstacle(&image.id, true, false).is_none()
             });
-            let Some(id) = chosen.map(|image| image.id.clone()) else { break };
+            let Some(id) = chosen.map(|image| image.id.clone()) else {
+                break;
+            };
             plan.delete(&id, true, true, false)?;
         }
         let (removals, space_reclaimed) = self.apply(ns, plan).await?;
-        Ok(Pruned { removals, space_reclaimed })
+        Ok(Pruned {
+            removals,
+            space_reclaimed,
+        })
     }
 
     /// Carries a plan out; returns its steps and the bytes freed.

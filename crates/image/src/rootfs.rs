@@ -16,8 +16,8 @@ use rustix::{
     fs::CWD,
     io::Errno,
     mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount,
-        fsopen, mount, move_mount, unmount,
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
+        fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, move_mount, unmount,
     },
 };
 use types::{Digest, Error, Result, error::ResultExt as _};
@@ -50,7 +50,11 @@ pub struct RootfsSpec {
 ///
 /// No index and no metacopy, so that layers stay plain directories. Redirects are neither
 /// made nor followed: what a container renames is a full copy that `commit` and `diff` see.
-const OPTIONS: &[(&str, &str)] = &[("index", "off"), ("metacopy", "off"), ("redirect_dir", "nofollow")];
+const OPTIONS: &[(&str, &str)] = &[
+    ("index", "off"),
+    ("metacopy", "off"),
+    ("redirect_dir", "nofollow"),
+];
 
 /// A path, or where that is too long a short name for the open directory.
 struct Place {
@@ -62,10 +66,16 @@ impl Place {
     fn new(dir: &Path, longest: usize) -> io::Result<Self> {
         // A colon or comma would end the path, a backslash is an escape.
         match dir.to_str() {
-            Some(text) if text.len() <= longest && !text.contains([':', ',', '\\']) => Ok(Self { text: text.to_owned(), _open: None }),
+            Some(text) if text.len() <= longest && !text.contains([':', ',', '\\']) => Ok(Self {
+                text: text.to_owned(),
+                _open: None,
+            }),
             _ => {
                 let fd = open_dir(dir)?;
-                Ok(Self { text: format!("/proc/self/fd/{}", fd.as_raw_fd()), _open: Some(fd) })
+                Ok(Self {
+                    text: format!("/proc/self/fd/{}", fd.as_raw_fd()),
+                    _open: Some(fd),
+                })
             }
         }
     }
@@ -75,12 +85,20 @@ impl LayerStore {
     /// The directories under a root file system, highest first.
     pub(crate) fn lower_dirs(&self, layers: &[Digest]) -> Result<Vec<PathBuf>> {
         if layers.len() > MAX_LAYERS {
-            return Err(Error::invalid(format!("max depth exceeded: {} layers, the limit is {MAX_LAYERS}", layers.len())));
+            return Err(Error::invalid(format!(
+                "max depth exceeded: {} layers, the limit is {MAX_LAYERS}",
+                layers.len()
+            )));
         }
         if let Some(missing) = layers.iter().find(|layer| !self.contains(layer)) {
             return Err(Error::not_found(format!("layer {missing} does not exist")));
         }
-        Ok(layers.iter().rev().map(|layer| self.tree(layer)).chain([self.base()]).collect())
+        Ok(layers
+            .iter()
+            .rev()
+            .map(|layer| self.tree(layer))
+            .chain([self.base()])
+            .collect())
     }
 
     /// Mounts a root file system.
@@ -95,7 +113,9 @@ impl LayerStore {
             let _ = std::fs::remove_dir_all(spec.work.join("work/incompat"));
         }
         match mount_by_parts(&lowers, spec) {
-            Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => mount_at_once(&lowers, spec).during(mounting),
+            Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => {
+                mount_at_once(&lowers, spec).during(mounting)
+            }
             other => other.during(mounting),
         }
     }
@@ -105,13 +125,18 @@ impl LayerStore {
         // Lazily: a process that still has a file open keeps its view, nobody new gets one.
         match unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
             Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
-            Err(error) => Err(Error::wrap(format_args!("unmounting {}", target.display()), error)),
+            Err(error) => Err(Error::wrap(
+                format_args!("unmounting {}", target.display()),
+                error,
+            )),
         }
     }
 }
 
 fn plain(error: &io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
+    error
+        .raw_os_error()
+        .map_or(Errno::IO, Errno::from_raw_os_error)
 }
 
 /// With the mount calls of Linux 5.2, each lower directory an option of its own (6.8).
@@ -133,8 +158,18 @@ fn mount_by_parts(lowers: &[PathBuf], spec: &RootfsSpec) -> Result<(), Errno> {
         rustix::mount::fsconfig_set_flag(context.as_fd(), "volatile")?;
     }
     fsconfig_create(context.as_fd())?;
-    let mounted = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-    move_mount(mounted.as_fd(), "", CWD, &spec.target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    let mounted = fsmount(
+        context.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::empty(),
+    )?;
+    move_mount(
+        mounted.as_fd(),
+        "",
+        CWD,
+        &spec.target,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
 }
 
 /// With `mount(2)`: all options in one string.
@@ -142,11 +177,28 @@ fn mount_at_once(lowers: &[PathBuf], spec: &RootfsSpec) -> io::Result<()> {
     let whole: usize = lowers.iter().map(|lower| lower.as_os_str().len() + 1).sum();
     let rest = spec.upper.as_os_str().len() + spec.work.as_os_str().len() + 128;
     // Too long: every directory by the number of its open file.
-    let longest = if whole + rest <= MAX_DATA { usize::MAX } else { 0 };
-    let places = lowers.iter().map(|lower| Place::new(lower, longest)).collect::<io::Result<Vec<_>>>()?;
-    let (upper, work) = (Place::new(&spec.upper, longest)?, Place::new(&spec.work, longest)?);
-    let lower = places.iter().map(|place| place.text.as_str()).collect::<Vec<_>>().join(":");
-    let mut data = format!("lowerdir={lower},upperdir={},workdir={}", upper.text, work.text);
+    let longest = if whole + rest <= MAX_DATA {
+        usize::MAX
+    } else {
+        0
+    };
+    let places = lowers
+        .iter()
+        .map(|lower| Place::new(lower, longest))
+        .collect::<io::Result<Vec<_>>>()?;
+    let (upper, work) = (
+        Place::new(&spec.upper, longest)?,
+        Place::new(&spec.work, longest)?,
+    );
+    let lower = places
+        .iter()
+        .map(|place| place.text.as_str())
+        .collect::<Vec<_>>()
+        .join(":");
+    let mut data = format!(
+        "lowerdir={lower},upperdir={},workdir={}",
+        upper.text, work.text
+    );
     for (option, value) in OPTIONS {
         data.push_str(&format!(",{option}={value}"));
     }
@@ -154,8 +206,16 @@ fn mount_at_once(lowers: &[PathBuf], spec: &RootfsSpec) -> io::Result<()> {
         data.push_str(",volatile");
     }
     if data.len() > MAX_DATA {
-        return Err(io::Error::other("the mount options do not fit: too many layers for this kernel"));
+        return Err(io::Error::other(
+            "the mount options do not fit: too many layers for this kernel",
+        ));
     }
     let data = CString::new(data)?;
-    Ok(mount("overlay", spec.target.as_os_str().as_bytes(), "overlay", MountFlags::empty(), Some(data.as_c_str()))?)
+    Ok(mount(
+        "overlay",
+        spec.target.as_os_str().as_bytes(),
+        "overlay",
+        MountFlags::empty(),
+        Some(data.as_c_str()),
+    )?)
 }

@@ -40,7 +40,12 @@ enum Blob {
 impl ImageStore {
     /// Writes images as an archive that is a docker archive and an OCI layout in one. A name
     /// without a tag stands for all tags of its repository, an id for the bare image.
-    pub async fn save(&self, ns: &Namespace, names: &[String], to: impl AsyncWrite + Send + Unpin + 'static) -> Result<()> {
+    pub async fn save(
+        &self,
+        ns: &Namespace,
+        names: &[String],
+        to: impl AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<()> {
         let chosen = self.choose(ns, names).await?;
         let (to, layers) = (SyncIoBridge::new(to), self.layers.clone());
         blocking(move || write(&layers, &chosen, to)).await
@@ -53,26 +58,42 @@ impl ImageStore {
         }
         let index = self.index(ns).await?;
         let mut chosen: Vec<Chosen> = Vec::new();
-        let mut add = |image: Arc<Image>, tag: Option<Reference>| match chosen.iter_mut().find(|known| known.image.id == image.id) {
+        let mut add = |image: Arc<Image>, tag: Option<Reference>| match chosen
+            .iter_mut()
+            .find(|known| known.image.id == image.id)
+        {
             Some(known) => known.tags.extend(tag),
-            None => chosen.push(Chosen { image, tags: tag.into_iter().collect() }),
+            None => chosen.push(Chosen {
+                image,
+                tags: tag.into_iter().collect(),
+            }),
         };
         for name in names {
             let reference = name.parse::<Reference>().ok();
-            let bare = reference.as_ref().filter(|reference| reference.tag().is_none() && reference.digest().is_none());
+            let bare = reference
+                .as_ref()
+                .filter(|reference| reference.tag().is_none() && reference.digest().is_none());
             let of_repository: Vec<_> = index
                 .references
                 .iter()
-                .filter(|(known, _)| known.digest().is_none() && bare.is_some_and(|bare| bare.name() == known.name()))
+                .filter(|(known, _)| {
+                    known.digest().is_none() && bare.is_some_and(|bare| bare.name() == known.name())
+                })
                 .filter_map(|(known, id)| Some((known.clone(), index.images.get(id)?.clone())))
                 .collect();
             if !of_repository.is_empty() {
-                of_repository.into_iter().for_each(|(tag, image)| add(image, Some(tag)));
+                of_repository
+                    .into_iter()
+                    .for_each(|(tag, image)| add(image, Some(tag)));
                 continue;
             }
             let image = index.resolve(name)?;
-            let by_tag = reference.filter(|reference| index.references.iter().any(|(known, _)| known == reference));
-            add(image, by_tag.filter(|reference| reference.digest().is_none()));
+            let by_tag = reference
+                .filter(|reference| index.references.iter().any(|(known, _)| known == reference));
+            add(
+                image,
+                by_tag.filter(|reference| reference.digest().is_none()),
+            );
         }
         Ok(chosen)
     }
@@ -93,9 +114,15 @@ fn to_bytes(value: &Value) -> Result<Vec<u8>> {
 
 impl Contents {
     fn add(&mut self, layers: &LayerStore, Chosen { image, tags }: &Chosen) -> Result<()> {
-        let metas = image.layers.iter().map(|layer| layers.meta(&layer.diff_id)).collect::<Result<Vec<_>>>()?;
-        let descriptors: Vec<Value> =
-            metas.iter().map(|meta| json!({"mediaType": LAYER, "digest": meta.diff_id, "size": meta.tar_size})).collect();
+        let metas = image
+            .layers
+            .iter()
+            .map(|layer| layers.meta(&layer.diff_id))
+            .collect::<Result<Vec<_>>>()?;
+        let descriptors: Vec<Value> = metas
+            .iter()
+            .map(|meta| json!({"mediaType": LAYER, "digest": meta.diff_id, "size": meta.tar_size}))
+            .collect();
         let manifest = to_bytes(&json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST,
@@ -115,19 +142,30 @@ impl Contents {
             });
             self.index.push(entry);
             if let (Some(top), Some(tag_name)) = (chain_ids(&image.diff_ids()).pop(), tag.tag()) {
-                self.repositories.entry(tag.familiar_name()).or_default().insert(tag_name.to_owned(), top.hex().to_owned());
+                self.repositories
+                    .entry(tag.familiar_name())
+                    .or_default()
+                    .insert(tag_name.to_owned(), top.hex().to_owned());
             }
         }
         let path = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
-        let sources: BTreeMap<&str, &Value> = metas.iter().map(|meta| meta.diff_id.as_str()).zip(&descriptors).collect();
-        let repo_tags: Option<Vec<String>> = (!tags.is_empty()).then(|| tags.iter().map(Reference::familiar).collect());
+        let sources: BTreeMap<&str, &Value> = metas
+            .iter()
+            .map(|meta| meta.diff_id.as_str())
+            .zip(&descriptors)
+            .collect();
+        let repo_tags: Option<Vec<String>> =
+            (!tags.is_empty()).then(|| tags.iter().map(Reference::familiar).collect());
         self.manifest.push(json!({
             "Config": path(&image.id),
             "RepoTags": repo_tags,
             "Layers": metas.iter().map(|meta| path(&meta.diff_id)).collect::<Vec<_>>(),
             "LayerSources": sources,
         }));
-        self.blobs.insert(path(&image.id), Blob::Bytes(image.raw_config.clone().into_bytes()));
+        self.blobs.insert(
+            path(&image.id),
+            Blob::Bytes(image.raw_config.clone().into_bytes()),
+        );
         self.blobs.insert(path(&digest), Blob::Bytes(manifest));
         for meta in metas {
             self.blobs.insert(path(&meta.diff_id), Blob::Layer(meta));
@@ -138,7 +176,11 @@ impl Contents {
 
 fn write(layers: &Arc<LayerStore>, chosen: &[Chosen], to: impl Write) -> Result<()> {
     // Nothing goes while it is read.
-    let guards: Vec<_> = chosen.iter().flat_map(|one| &one.image.layers).map(|layer| layers.pin(&layer.diff_id)).collect();
+    let guards: Vec<_> = chosen
+        .iter()
+        .flat_map(|one| &one.image.layers)
+        .map(|layer| layers.pin(&layer.diff_id))
+        .collect();
     let mut contents = Contents::default();
     for one in chosen {
         contents.add(layers, one)?;
@@ -146,7 +188,8 @@ fn write(layers: &Arc<LayerStore>, chosen: &[Chosen], to: impl Write) -> Result<
     let mut tar = Writer::new(io::BufWriter::with_capacity(256 * 1024, to));
     let saving = || "saving images";
     for dir in ["blobs/", "blobs/sha256/"] {
-        tar.begin(&Header::plain(dir, Kind::Directory, 0o755, 0)).during(saving)?;
+        tar.begin(&Header::plain(dir, Kind::Directory, 0o755, 0))
+            .during(saving)?;
     }
     for (path, blob) in &contents.blobs {
         match blob {
@@ -156,10 +199,20 @@ fn write(layers: &Arc<LayerStore>, chosen: &[Chosen], to: impl Write) -> Result<
     }
     let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": contents.index});
     file(&mut tar, "index.json", &to_bytes(&index)?).during(saving)?;
-    file(&mut tar, "manifest.json", &to_bytes(&Value::Array(contents.manifest))?).during(saving)?;
+    file(
+        &mut tar,
+        "manifest.json",
+        &to_bytes(&Value::Array(contents.manifest))?,
+    )
+    .during(saving)?;
     file(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#).during(saving)?;
     if !contents.repositories.is_empty() {
-        file(&mut tar, "repositories", &to_bytes(&json!(contents.repositories))?).during(saving)?;
+        file(
+            &mut tar,
+            "repositories",
+            &to_bytes(&json!(contents.repositories))?,
+        )
+        .during(saving)?;
     }
     tar.finish().during(saving)?;
     drop(guards);
@@ -167,13 +220,24 @@ fn write(layers: &Arc<LayerStore>, chosen: &[Chosen], to: impl Write) -> Result<
 }
 
 fn file<W: Write>(tar: &mut Writer<W>, path: &str, content: &[u8]) -> io::Result<()> {
-    tar.begin(&Header::plain(path, Kind::File, 0o644, content.len() as u64))?;
+    tar.begin(&Header::plain(
+        path,
+        Kind::File,
+        0o644,
+        content.len() as u64,
+    ))?;
     tar.content(content)
 }
 
-fn layer<W: Write>(tar: &mut Writer<W>, path: &str, layers: &Arc<LayerStore>, meta: &LayerMeta) -> Result<()> {
+fn layer<W: Write>(
+    tar: &mut Writer<W>,
+    path: &str,
+    layers: &Arc<LayerStore>,
+    meta: &LayerMeta,
+) -> Result<()> {
     let saving = || format!("saving layer {}", meta.diff_id);
-    tar.begin(&Header::plain(path, Kind::File, 0o644, meta.tar_size)).during(saving)?;
+    tar.begin(&Header::plain(path, Kind::File, 0o644, meta.tar_size))
+        .during(saving)?;
     let mut stream = layers.tar_stream(&meta.diff_id)?;
     let mut buffer = vec![0; 256 * 1024];
     loop {

@@ -68,7 +68,11 @@ impl Index {
     pub(crate) fn references_of(&self, id: &Digest) -> References {
         let mut found = References::default();
         for (reference, _) in self.references.iter().filter(|(_, image)| image == id) {
-            let list = if reference.digest().is_some() { &mut found.digests } else { &mut found.tags };
+            let list = if reference.digest().is_some() {
+                &mut found.digests
+            } else {
+                &mut found.tags
+            };
             list.push(reference.clone());
         }
         found
@@ -77,20 +81,28 @@ impl Index {
     /// The image that `name` means: a reference first, then an id or its first digits.
     pub(crate) fn resolve(&self, name: &str) -> Result<Arc<Image>> {
         if let Ok(id) = name.parse::<Digest>() {
-            return self.images.get(&id).cloned().ok_or_else(|| Error::not_found(format!("No such image: {name}")));
+            return self
+                .images
+                .get(&id)
+                .cloned()
+                .ok_or_else(|| Error::not_found(format!("No such image: {name}")));
         }
         let is_id = name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
-        let reference = if is_id { None } else { Some(name.parse::<Reference>()?.or_latest()) };
+        let reference = if is_id {
+            None
+        } else {
+            Some(name.parse::<Reference>()?.or_latest())
+        };
         if let Some(reference) = &reference {
             // A digest says it exactly; the tag beside it may have moved on.
             let wanted = match reference.digest() {
                 Some(digest) => reference.with_digest(digest.clone()),
                 None => reference.clone(),
             };
-            if let Some((_, id)) = self.references.iter().find(|(known, _)| *known == wanted) {
-                if let Some(image) = self.images.get(id) {
-                    return Ok(image.clone());
-                }
+            if let Some((_, id)) = self.references.iter().find(|(known, _)| *known == wanted)
+                && let Some(image) = self.images.get(id)
+            {
+                return Ok(image.clone());
             }
         }
         let shown = reference.map_or_else(|| name.to_owned(), |reference| reference.familiar());
@@ -99,7 +111,10 @@ impl Index {
         if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(missing());
         }
-        let mut matching = self.images.iter().filter(|(id, _)| id.hex().starts_with(digits));
+        let mut matching = self
+            .images
+            .iter()
+            .filter(|(id, _)| id.hex().starts_with(digits));
         match (matching.next(), matching.next()) {
             (Some((_, image)), None) => Ok(image.clone()),
             // docker, too, takes an ambiguous prefix for none.
@@ -117,8 +132,12 @@ pub(crate) fn tag_key(ns: &Namespace, reference: &Reference) -> String {
 }
 
 /// Runs `work` where it may block.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|source| Error::wrap("working on images", source))?
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|source| Error::wrap("working on images", source))?
 }
 
 impl ImageStore {
@@ -126,7 +145,13 @@ impl ImageStore {
     pub async fn open(data_dir: &Path, store: Arc<dyn Store>) -> Result<Self> {
         let data_dir = data_dir.to_owned();
         let layers = blocking(move || LayerStore::open(&data_dir)).await?;
-        Ok(Self { layers, store, pins: Arc::default(), cache: Arc::default(), sweeping: Arc::default() })
+        Ok(Self {
+            layers,
+            store,
+            pins: Arc::default(),
+            cache: Arc::default(),
+            sweeping: Arc::default(),
+        })
     }
 
     /// The layers.
@@ -142,15 +167,32 @@ impl ImageStore {
     fn image_of(&self, entry: &Entry) -> Result<Arc<Image>> {
         let cached = |cache: &Cache| {
             let cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
-            cache.get(&entry.key).filter(|(revision, _)| *revision == entry.modified).map(|(_, image)| image.clone())
+            cache
+                .get(&entry.key)
+                .filter(|(revision, _)| *revision == entry.modified)
+                .map(|(_, image)| image.clone())
         };
         if let Some(image) = cached(&self.cache) {
             return Ok(image);
         }
-        let ImageRecord { config: raw_config, layers, parent, last_tagged, source } = record::decode(&entry.value)?;
+        let ImageRecord {
+            config: raw_config,
+            layers,
+            parent,
+            last_tagged,
+            source,
+        } = record::decode(&entry.value)?;
         let id = Digest::of(raw_config.as_bytes());
         let config = ImageConfig::parse(&raw_config)?;
-        let image = Arc::new(Image { id, raw_config, config, layers, parent, last_tagged, source });
+        let image = Arc::new(Image {
+            id,
+            raw_config,
+            config,
+            layers,
+            parent,
+            last_tagged,
+            source,
+        });
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.insert(entry.key.clone(), (entry.modified, image.clone()));
         Ok(image)
@@ -164,7 +206,10 @@ impl ImageStore {
         let skip = format!("ns/{ns}/tags/").len();
         let mut references = Vec::with_capacity(tags.entries.len());
         for entry in &tags.entries {
-            references.push((entry.key[skip..].parse::<Reference>()?, record::decode::<TagRecord>(&entry.value)?.image));
+            references.push((
+                entry.key[skip..].parse::<Reference>()?,
+                record::decode::<TagRecord>(&entry.value)?.image,
+            ));
         }
         references.sort();
         let mut by_id = HashMap::with_capacity(images.entries.len());
@@ -173,7 +218,10 @@ impl ImageStore {
             by_id.insert(image.id.clone(), image);
         }
         self.forget_removed(ns, &by_id);
-        Ok(Index { images: by_id, references })
+        Ok(Index {
+            images: by_id,
+            references,
+        })
     }
 
     /// Drops cached images of the namespace that are gone.
@@ -199,8 +247,17 @@ impl ImageStore {
     /// All images with their references, newest first.
     pub async fn list(&self, ns: &Namespace) -> Result<Vec<(Arc<Image>, References)>> {
         let index = self.index(ns).await?;
-        let mut all: Vec<_> = index.images.values().map(|image| (image.clone(), index.references_of(&image.id))).collect();
-        all.sort_by(|(a, _), (b, _)| b.config.created.cmp(&a.config.created).then_with(|| a.id.cmp(&b.id)));
+        let mut all: Vec<_> = index
+            .images
+            .values()
+            .map(|image| (image.clone(), index.references_of(&image.id)))
+            .collect();
+        all.sort_by(|(a, _), (b, _)| {
+            b.config
+                .created
+                .cmp(&a.config.created)
+                .then_with(|| a.id.cmp(&b.id))
+        });
         Ok(all)
     }
 
@@ -210,13 +267,22 @@ impl ImageStore {
     }
 
     /// Lets `reference` (`latest` is implied) point at image `name`.
-    pub async fn tag(&self, ns: &Namespace, name: &str, reference: &Reference) -> Result<Arc<Image>> {
+    pub async fn tag(
+        &self,
+        ns: &Namespace,
+        name: &str,
+        reference: &Reference,
+    ) -> Result<Arc<Image>> {
         let reference = reference.clone().or_latest();
         if reference.digest().is_some() {
-            return Err(Error::invalid("refusing to create a tag with a digest reference"));
+            return Err(Error::invalid(
+                "refusing to create a tag with a digest reference",
+            ));
         }
         if reference.familiar_name() == "sha256" {
-            return Err(Error::invalid("refusing to create an ambiguous tag using digest algorithm as name"));
+            return Err(Error::invalid(
+                "refusing to create an ambiguous tag using digest algorithm as name",
+            ));
         }
         let image = self.resolve(ns, name).await?;
         self.point(ns, &image, &[reference]).await?;
@@ -232,10 +298,14 @@ impl ImageStore {
             last_tagged: Time::now(),
             source: image.source.clone(),
         };
-        let mut txn = self.put_references(ns, &image.id, references)?.when(store::Guard::Present(image_key(ns, &image.id)));
+        let mut txn = self
+            .put_references(ns, &image.id, references)?
+            .when(store::Guard::Present(image_key(ns, &image.id)));
         txn = txn.put(image_key(ns, &image.id), record::encode(&record)?);
         match self.store.commit(txn).await {
-            Err(store::Error::Conflict { .. }) => Err(Error::not_found(format!("No such image: {}", image.id))),
+            Err(store::Error::Conflict { .. }) => {
+                Err(Error::not_found(format!("No such image: {}", image.id)))
+            }
             other => Ok(other.map(drop)?),
         }
     }
@@ -263,9 +333,13 @@ impl ImageStore {
             Some(entry) => Some(record::decode::<ImageRecord>(&entry.value)?),
             None => None,
         };
-        let tagged = image.references.iter().any(|reference| reference.digest().is_none());
-        let (parent, last_tagged, source) =
-            before.map(|record| (record.parent, record.last_tagged, record.source)).unwrap_or_default();
+        let tagged = image
+            .references
+            .iter()
+            .any(|reference| reference.digest().is_none());
+        let (parent, last_tagged, source) = before
+            .map(|record| (record.parent, record.last_tagged, record.source))
+            .unwrap_or_default();
         let record = ImageRecord {
             config: image.config,
             layers,
@@ -273,7 +347,9 @@ impl ImageStore {
             last_tagged: if tagged { Time::now() } else { last_tagged },
             source: image.source.or(source),
         };
-        let txn = self.put_references(ns, &id, &image.references)?.put(key, record::encode(&record)?);
+        let txn = self
+            .put_references(ns, &id, &image.references)?
+            .put(key, record::encode(&record)?);
         self.store.commit(txn).await?;
         self.get(ns, &id).await
     }
@@ -284,10 +360,13 @@ impl ImageStore {
         blocking(move || {
             let (mut found, mut guards) = (Vec::new(), Vec::new());
             for diff_id in diff_ids {
-                let guard = layers
-                    .pin(&diff_id)
-                    .ok_or_else(|| Error::not_found(format!("layer {diff_id} of the image does not exist")))?;
-                found.push(LayerRef { size: layers.meta(&diff_id)?.size, diff_id });
+                let guard = layers.pin(&diff_id).ok_or_else(|| {
+                    Error::not_found(format!("layer {diff_id} of the image does not exist"))
+                })?;
+                found.push(LayerRef {
+                    size: layers.meta(&diff_id)?.size,
+                    diff_id,
+                });
                 guards.push(guard);
             }
             Ok((found, guards))
@@ -300,7 +379,8 @@ impl ImageStore {
     pub async fn collect_garbage(&self) -> Result<u64> {
         let layers = self.layers.clone();
         let all = blocking(move || layers.list()).await?;
-        self.sweep(all.into_iter().map(|meta| meta.diff_id).collect()).await
+        self.sweep(all.into_iter().map(|meta| meta.diff_id).collect())
+            .await
     }
 
     /// Removes those of `candidates` that nobody needs; returns the bytes freed.

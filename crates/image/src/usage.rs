@@ -45,7 +45,11 @@ impl ImageStore {
         // In how many images each layer is, and its size.
         let mut layers: HashMap<&Digest, (usize, u64)> = HashMap::new();
         for (image, _) in &images {
-            let distinct: HashSet<_> = image.layers.iter().map(|layer| (&layer.diff_id, layer.size)).collect();
+            let distinct: HashSet<_> = image
+                .layers
+                .iter()
+                .map(|layer| (&layer.diff_id, layer.size))
+                .collect();
             for (diff_id, size) in distinct {
                 let entry = layers.entry(diff_id).or_insert((0, size));
                 entry.0 += 1;
@@ -53,7 +57,16 @@ impl ImageStore {
         }
         let layers_size = layers.values().map(|(_, size)| size).sum();
         let shared = |image: &Image| {
-            image.layers.iter().filter(|layer| layers.get(&layer.diff_id).is_some_and(|(count, _)| *count > 1)).map(|layer| layer.size).sum()
+            image
+                .layers
+                .iter()
+                .filter(|layer| {
+                    layers
+                        .get(&layer.diff_id)
+                        .is_some_and(|(count, _)| *count > 1)
+                })
+                .map(|layer| layer.size)
+                .sum()
         };
         let usage = images.iter().map(|(image, references)| ImageUsage {
             image: image.clone(),
@@ -61,6 +74,9 @@ impl ImageStore {
             size: image.size(),
             shared_size: shared(image),
         });
-        Ok(DiskUsage { images: usage.collect(), layers_size })
+        Ok(DiskUsage {
+            images: usage.collect(),
+            layers_size,
+        })
     }
 }

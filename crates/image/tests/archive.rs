@@ -1,10 +1,14 @@
 //! `docker cp` and `docker export` on plain directories.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall end")]
 
 mod common;
 
 use std::{
     fs::File,
-    os::{fd::AsFd as _, unix::fs::{MetadataExt as _, symlink}},
+    os::{
+        fd::AsFd as _,
+        unix::fs::{MetadataExt as _, symlink},
+    },
     path::Path,
     process::{Command, Stdio},
 };
@@ -53,65 +57,167 @@ impl Root {
 /// What GNU tar finds in it.
 fn names(tar: &[u8]) -> Vec<String> {
     use std::io::Write as _;
-    let mut child = Command::new("tar").args(["-tPf", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new("tar")
+        .args(["-tPf", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     child.stdin.take().unwrap().write_all(tar).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
-    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
 fn stats() {
     let root = root();
     let dir = root.stat("/dir").unwrap();
-    assert_eq!((dir.name.as_str(), dir.mode >> 31, dir.link_target.as_str()), ("dir", 1, ""));
-    assert_eq!((root.stat("/").unwrap().name.as_str(), root.stat("/dir/.").unwrap().name.as_str()), ("/", "."));
+    assert_eq!(
+        (dir.name.as_str(), dir.mode >> 31, dir.link_target.as_str()),
+        ("dir", 1, "")
+    );
+    assert_eq!(
+        (
+            root.stat("/").unwrap().name.as_str(),
+            root.stat("/dir/.").unwrap().name.as_str()
+        ),
+        ("/", ".")
+    );
     let file = root.stat("dir/../dir//file").unwrap();
-    assert_eq!((file.name.as_str(), file.size, file.mode), ("file", 7, 0o644));
+    assert_eq!(
+        (file.name.as_str(), file.size, file.mode),
+        ("file", 7, 0o644)
+    );
     assert!(file.mtime.unix_seconds() > 0);
-    for (link, target) in [("/link", "/dir"), ("/far", "/dir/file"), ("/out", "/etc/passwd"), ("/broken", "/missing/x")] {
+    for (link, target) in [
+        ("/link", "/dir"),
+        ("/far", "/dir/file"),
+        ("/out", "/etc/passwd"),
+        ("/broken", "/missing/x"),
+    ] {
         let stat = root.stat(link).unwrap();
-        assert_eq!((stat.mode & (1 << 27) != 0, stat.link_target.as_str()), (true, target));
+        assert_eq!(
+            (stat.mode & (1 << 27) != 0, stat.link_target.as_str()),
+            (true, target)
+        );
     }
-    assert_eq!(root.stat("/link/").unwrap().mode >> 31, 1, "with a slash it is what the link leads to");
+    assert_eq!(
+        root.stat("/link/").unwrap().mode >> 31,
+        1,
+        "with a slash it is what the link leads to"
+    );
     assert_eq!(root.stat("/../../dir").unwrap().name, "dir");
     for missing in ["/nope", "/dir/nope", "/broken/x", "/out/x"] {
-        assert_eq!(root.stat(missing).unwrap_err().kind, Kind::NotFound, "{missing}");
+        assert_eq!(
+            root.stat(missing).unwrap_err().kind,
+            Kind::NotFound,
+            "{missing}"
+        );
     }
-    assert!(root.stat("").is_err() && root.stat("/loop/").is_err() && root.stat("/loop").is_err() && root.stat("/dir/file/").is_err());
+    assert!(
+        root.stat("").is_err()
+            && root.stat("/loop/").is_err()
+            && root.stat("/loop").is_err()
+            && root.stat("/dir/file/").is_err()
+    );
 }
 
 #[test]
 fn gets() {
     let root = root();
-    assert_eq!(root.get("/dir").unwrap(), ["dir/", "dir/file", "dir/sub/", "dir/sub/hard"]);
-    assert_eq!(root.get("/dir/").unwrap(), ["dir/", "dir/file", "dir/sub/", "dir/sub/hard"]);
-    assert_eq!(root.get("/dir/.").unwrap(), ["./", "./file", "./sub/", "./sub/hard"]);
+    assert_eq!(
+        root.get("/dir").unwrap(),
+        ["dir/", "dir/file", "dir/sub/", "dir/sub/hard"]
+    );
+    assert_eq!(
+        root.get("/dir/").unwrap(),
+        ["dir/", "dir/file", "dir/sub/", "dir/sub/hard"]
+    );
+    assert_eq!(
+        root.get("/dir/.").unwrap(),
+        ["./", "./file", "./sub/", "./sub/hard"]
+    );
     assert_eq!(root.get("/link").unwrap(), ["link"]);
-    assert_eq!(root.get("/link/.").unwrap(), ["./", "./file", "./sub/", "./sub/hard"]);
+    assert_eq!(
+        root.get("/link/.").unwrap(),
+        ["./", "./file", "./sub/", "./sub/hard"]
+    );
     assert_eq!(root.get("/link/file").unwrap(), ["file"]);
     assert_eq!(root.get("/").unwrap()[0], "/");
     assert_eq!(root.get("/nope").unwrap_err().kind, Kind::NotFound);
     let mut tar = Vec::new();
     archive::export(root.open().as_fd(), &mut tar).unwrap();
-    assert_eq!(names(&tar), ["broken", "dir/", "dir/file", "dir/sub/", "dir/sub/hard", "far", "link", "loop", "out"]);
+    assert_eq!(
+        names(&tar),
+        [
+            "broken",
+            "dir/",
+            "dir/file",
+            "dir/sub/",
+            "dir/sub/hard",
+            "far",
+            "link",
+            "loop",
+            "out"
+        ]
+    );
 }
 
 #[test]
 fn puts() {
     let (root, outside) = (root(), tempfile::tempdir().unwrap());
-    let tar = Tar::default().dir("new").file("new/file", b"x").hardlink("new/hard", "new/file").end();
-    root.put("/link", &tar, PutOptions { owner: Some((12, 34)), ..PutOptions::default() }).unwrap();
+    let tar = Tar::default()
+        .dir("new")
+        .file("new/file", b"x")
+        .hardlink("new/hard", "new/file")
+        .end();
+    root.put(
+        "/link",
+        &tar,
+        PutOptions {
+            owner: Some((12, 34)),
+            ..PutOptions::default()
+        },
+    )
+    .unwrap();
     let facts = std::fs::metadata(root.path().join("dir/new/hard")).unwrap();
     assert_eq!((facts.uid(), facts.gid(), facts.nlink()), (12, 34, 2));
-    assert_eq!(root.put("/nope", &tar, PutOptions::default()).unwrap_err().kind, Kind::NotFound);
-    assert_eq!(root.put("/dir/file", &tar, PutOptions::default()).unwrap_err().message, "extraction point is not a directory");
+    assert_eq!(
+        root.put("/nope", &tar, PutOptions::default())
+            .unwrap_err()
+            .kind,
+        Kind::NotFound
+    );
+    assert_eq!(
+        root.put("/dir/file", &tar, PutOptions::default())
+            .unwrap_err()
+            .message,
+        "extraction point is not a directory"
+    );
 
-    let careful = PutOptions { no_overwrite_dir_non_dir: true, ..PutOptions::default() };
+    let careful = PutOptions {
+        no_overwrite_dir_non_dir: true,
+        ..PutOptions::default()
+    };
     let over = Tar::default().file("sub", b"x").end();
-    assert!(root.put("/dir", &over, careful).unwrap_err().message.contains("cannot overwrite directory"));
+    assert!(
+        root.put("/dir", &over, careful)
+            .unwrap_err()
+            .message
+            .contains("cannot overwrite directory")
+    );
     let over_file = Tar::default().dir("file").end();
-    assert!(root.put("/dir", &over_file, careful).unwrap_err().message.contains("cannot overwrite non-directory"));
+    assert!(
+        root.put("/dir", &over_file, careful)
+            .unwrap_err()
+            .message
+            .contains("cannot overwrite non-directory")
+    );
     root.put("/dir", &over, PutOptions::default()).unwrap();
     assert!(root.path().join("dir/sub").is_file());
 
@@ -119,13 +225,42 @@ fn puts() {
     symlink(outside.path(), root.path().join("planted")).unwrap();
     let evil = Tar::default().file("planted/x", b"evil").end();
     assert!(root.put("/", &evil, PutOptions::default()).is_err());
-    root.put("/", &Tar::default().symlink("up", "../../../../../..").file("up/top", b"x").end(), PutOptions::default()).unwrap();
+    root.put(
+        "/",
+        &Tar::default()
+            .symlink("up", "../../../../../..")
+            .file("up/top", b"x")
+            .end(),
+        PutOptions::default(),
+    )
+    .unwrap();
     assert!(root.path().join("top").is_file());
     assert!(root.put("/planted", &tar, PutOptions::default()).is_err());
-    assert!(root.put("/dir", &Tar::default().file("../x", b"").end(), PutOptions::default()).unwrap_err().message.contains("outside"));
-    assert!(root.put("/dir", &Tar::default().hardlink("h", "/../../etc/passwd").end(), PutOptions::default()).is_err());
+    assert!(
+        root.put(
+            "/dir",
+            &Tar::default().file("../x", b"").end(),
+            PutOptions::default()
+        )
+        .unwrap_err()
+        .message
+        .contains("outside")
+    );
+    assert!(
+        root.put(
+            "/dir",
+            &Tar::default().hardlink("h", "/../../etc/passwd").end(),
+            PutOptions::default()
+        )
+        .is_err()
+    );
     // A whiteout is an ordinary file here.
-    root.put("/", &Tar::default().file(".wh.dir", b"").end(), PutOptions::default()).unwrap();
+    root.put(
+        "/",
+        &Tar::default().file(".wh.dir", b"").end(),
+        PutOptions::default(),
+    )
+    .unwrap();
     assert!(root.path().join(".wh.dir").is_file() && root.path().join("dir").is_dir());
     assert_eq!(listing(outside.path()), Vec::<String>::new());
 }

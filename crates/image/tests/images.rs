@@ -1,11 +1,14 @@
 //! The image store: load, save, tags, removal, history, usage, import.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall end")]
 
 mod common;
 
 use std::{collections::HashSet, io::Write as _, process::Command, sync::Arc};
 
 use common::{Images, Tar, config, images};
-use image::{ConfigPatch, ContainerUse, ImageStore, LayerPins, NewImage, Platform, PruneFilter, Removal};
+use image::{
+    ConfigPatch, ContainerUse, ImageStore, LayerPins, NewImage, Platform, PruneFilter, Removal,
+};
 use serde_json::{Value, json};
 use types::{ContainerId, Digest, Kind, Namespace};
 
@@ -27,16 +30,26 @@ fn legacy_archive(layers: &[Vec<u8>], tags: &[&str]) -> Vec<u8> {
     let mut tar = Tar::default().file(&config_name, config.as_bytes());
     let mut names = Vec::new();
     for (index, layer) in layers.iter().enumerate() {
-        tar = tar.dir(&format!("{index}/")).file(&format!("{index}/VERSION"), b"1.0").file(&format!("{index}/json"), b"{}");
+        tar = tar
+            .dir(&format!("{index}/"))
+            .file(&format!("{index}/VERSION"), b"1.0")
+            .file(&format!("{index}/json"), b"{}");
         // A layer that was there before is a link to it.
         match layers[..index].iter().position(|before| before == layer) {
-            Some(before) => tar = tar.symlink(&format!("{index}/layer.tar"), &format!("../{before}/layer.tar")),
+            Some(before) => {
+                tar = tar.symlink(
+                    &format!("{index}/layer.tar"),
+                    &format!("../{before}/layer.tar"),
+                )
+            }
             None => tar = tar.file(&format!("{index}/layer.tar"), layer),
         }
         names.push(format!("{index}/layer.tar"));
     }
     let manifest = json!([{"Config": config_name, "RepoTags": tags, "Layers": names}]);
-    tar.file("manifest.json", manifest.to_string().as_bytes()).file("repositories", b"{}").end()
+    tar.file("manifest.json", manifest.to_string().as_bytes())
+        .file("repositories", b"{}")
+        .end()
 }
 
 /// An OCI layout with compressed layers, and manifests for other platforms.
@@ -53,18 +66,28 @@ fn oci_archive(layers: &[Vec<u8>], zstd: bool) -> Vec<u8> {
         .iter()
         .map(|layer| {
             if zstd {
-                entry("application/vnd.oci.image.layer.v1.tar+zstd", zstd::encode_all(&layer[..], 1).unwrap())
+                entry(
+                    "application/vnd.oci.image.layer.v1.tar+zstd",
+                    zstd::encode_all(&layer[..], 1).unwrap(),
+                )
             } else {
-                let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                let mut gzip =
+                    flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
                 gzip.write_all(layer).unwrap();
-                entry("application/vnd.oci.image.layer.v1.tar+gzip", gzip.finish().unwrap())
+                entry(
+                    "application/vnd.oci.image.layer.v1.tar+gzip",
+                    gzip.finish().unwrap(),
+                )
             }
         })
         .collect();
     let manifest = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": Digest::of(config.as_bytes()), "size": config.len()},
         "layers": descriptors});
-    let mut mine = entry("application/vnd.oci.image.manifest.v1+json", manifest.to_string().into_bytes());
+    let mut mine = entry(
+        "application/vnd.oci.image.manifest.v1+json",
+        manifest.to_string().into_bytes(),
+    );
     let host = Platform::host();
     mine["platform"] = json!({"os": host.os, "architecture": host.architecture});
     let mut other = mine.clone();
@@ -73,10 +96,18 @@ fn oci_archive(layers: &[Vec<u8>], zstd: bool) -> Vec<u8> {
     let mut attestation = entry("application/vnd.oci.image.manifest.v1+json", b"{}".to_vec());
     attestation["platform"] = json!({"os": "unknown", "architecture": "unknown"});
     let inner = json!({"schemaVersion": 2, "manifests": [other, mine, attestation]});
-    let mut top = entry("application/vnd.oci.image.index.v1+json", inner.to_string().into_bytes());
+    let mut top = entry(
+        "application/vnd.oci.image.index.v1+json",
+        inner.to_string().into_bytes(),
+    );
     top["annotations"] = json!({"io.containerd.image.name": "docker.io/library/oci:1"});
     let mut tar = Tar::default().file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
-    tar = tar.file("index.json", json!({"schemaVersion": 2, "manifests": [top]}).to_string().as_bytes());
+    tar = tar.file(
+        "index.json",
+        json!({"schemaVersion": 2, "manifests": [top]})
+            .to_string()
+            .as_bytes(),
+    );
     for blob in &blobs {
         tar = tar.file(&format!("blobs/sha256/{}", Digest::of(blob).hex()), blob);
     }
@@ -86,18 +117,35 @@ fn oci_archive(layers: &[Vec<u8>], zstd: bool) -> Vec<u8> {
 #[tokio::test]
 async fn loads_docker_archives() {
     let images = images().await;
-    let archive = legacy_archive(&[base(), app(), base()], &["busybox:1", "example.com/x/y:2"]);
+    let archive = legacy_archive(
+        &[base(), app(), base()],
+        &["busybox:1", "example.com/x/y:2"],
+    );
     let loaded = images.load(&archive).await.unwrap();
     assert_eq!(loaded.len(), 1);
     let image = images.store.resolve(&images.ns, "busybox:1").await.unwrap();
     assert_eq!(image.id, loaded[0].id);
     assert_eq!(image.id, Digest::of(image.raw_config.as_bytes()));
-    assert_eq!(image.diff_ids(), [Digest::of(&base()), Digest::of(&app()), Digest::of(&base())]);
+    assert_eq!(
+        image.diff_ids(),
+        [Digest::of(&base()), Digest::of(&app()), Digest::of(&base())]
+    );
     assert_eq!(image.size(), 2300);
-    let tags: Vec<String> = images.store.references(&images.ns, &image.id).await.unwrap().tags.iter().map(types::Reference::familiar).collect();
+    let tags: Vec<String> = images
+        .store
+        .references(&images.ns, &image.id)
+        .await
+        .unwrap()
+        .tags
+        .iter()
+        .map(types::Reference::familiar)
+        .collect();
     assert_eq!(tags, ["busybox:1", "example.com/x/y:2"]);
     // Again, compressed: the same.
-    let again = images.load(&zstd::encode_all(&archive[..], 1).unwrap()).await.unwrap();
+    let again = images
+        .load(&zstd::encode_all(&archive[..], 1).unwrap())
+        .await
+        .unwrap();
     assert_eq!(again, loaded);
     assert_eq!(images.left().len(), 2);
 }
@@ -106,14 +154,22 @@ async fn loads_docker_archives() {
 async fn loads_oci_layouts() {
     for zstd in [false, true] {
         let images = images().await;
-        let loaded = images.load(&oci_archive(&[base(), app()], zstd)).await.unwrap();
+        let loaded = images
+            .load(&oci_archive(&[base(), app()], zstd))
+            .await
+            .unwrap();
         assert_eq!(loaded[0].references[0].familiar(), "oci:1");
         let image = images.store.get(&images.ns, &loaded[0].id).await.unwrap();
         let source = image.source.as_ref().unwrap();
         assert_eq!(source.layers.len(), 2);
         assert!(source.manifest.contains(source.layers[0].digest.as_str()));
         let archive = std::io::Cursor::new(oci_archive(&[base(), app()], zstd));
-        let wrong = images.store.load(&images.ns, archive, Some(Platform::parse("linux/riscv64").unwrap()), Arc::new(|_, _| {}));
+        let wrong = images.store.load(
+            &images.ns,
+            archive,
+            Some(Platform::parse("linux/riscv64").unwrap()),
+            Arc::new(|_, _| {}),
+        );
         assert_eq!(wrong.await.unwrap_err().kind, Kind::NotFound);
     }
 }
@@ -121,13 +177,24 @@ async fn loads_oci_layouts() {
 #[tokio::test]
 async fn saves_what_it_loaded() {
     let one = images().await;
-    one.image(&[&base(), &app()], "one", &["one:1", "one:2"], None).await;
+    one.image(&[&base(), &app()], "one", &["one:1", "one:2"], None)
+        .await;
     one.image(&[&base()], "two", &["two:latest"], None).await;
     let archive = one.save(&["one", "two"]).await;
-    assert_eq!(archive, one.save(&["one", "two"]).await, "saving is deterministic");
+    assert_eq!(
+        archive,
+        one.save(&["one", "two"]).await,
+        "saving is deterministic"
+    );
     // The shared layer is there once.
     let needle = [b'b'; 1000];
-    assert_eq!(archive.windows(1000).filter(|window| *window == needle).count(), 1);
+    assert_eq!(
+        archive
+            .windows(1000)
+            .filter(|window| *window == needle)
+            .count(),
+        1
+    );
     let two = images().await;
     let loaded = two.load(&archive).await.unwrap();
     assert_eq!(loaded.len(), 2);
@@ -138,9 +205,22 @@ async fn saves_what_it_loaded() {
     let (file, tree) = (dir.path().join("a.tar"), dir.path().join("tree"));
     std::fs::write(&file, &archive).unwrap();
     std::fs::create_dir(&tree).unwrap();
-    common::run(Command::new("tar").arg("-xf").arg(&file).arg("-C").arg(&tree));
+    common::run(
+        Command::new("tar")
+            .arg("-xf")
+            .arg(&file)
+            .arg("-C")
+            .arg(&tree),
+    );
     std::fs::remove_file(tree.join("manifest.json")).unwrap();
-    common::run(Command::new("tar").arg("-cf").arg(&file).arg("-C").arg(&tree).arg("."));
+    common::run(
+        Command::new("tar")
+            .arg("-cf")
+            .arg(&file)
+            .arg("-C")
+            .arg(&tree)
+            .arg("."),
+    );
     let mut again = three.load(&std::fs::read(&file).unwrap()).await.unwrap();
     again.sort_by(|a, b| a.id.cmp(&b.id));
     let mut loaded = loaded;
@@ -148,13 +228,20 @@ async fn saves_what_it_loaded() {
     assert_eq!(again, loaded);
     // An id saves the bare image.
     let id = one.store.resolve(&one.ns, "two").await.unwrap().id.clone();
-    let bare = images().await.load(&one.save(&[id.short()]).await).await.unwrap();
+    let bare = images()
+        .await
+        .load(&one.save(&[id.short()]).await)
+        .await
+        .unwrap();
     assert_eq!((bare[0].id.clone(), bare[0].references.len()), (id, 0));
 }
 
 async fn refused(images: &Images, archive: &[u8]) -> String {
     let before = images.left();
-    let error = images.load(archive).await.expect_err("this archive must be refused");
+    let error = images
+        .load(archive)
+        .await
+        .expect_err("this archive must be refused");
     assert_eq!(images.left(), before, "{error}");
     error.message
 }
@@ -169,54 +256,161 @@ async fn bad_archives_leave_nothing() {
     refused(&images, b"").await;
     refused(&images, b"no archive at all").await;
     refused(&images, &Tar::default().file("x", b"y").end()).await;
-    let manifest = |manifest: Value| Tar::default().file("manifest.json", manifest.to_string().as_bytes());
+    let manifest =
+        |manifest: Value| Tar::default().file("manifest.json", manifest.to_string().as_bytes());
     refused(&images, &manifest(json!({})).end()).await;
-    refused(&images, &manifest(json!([{"Config": "missing", "Layers": []}])).end()).await;
+    refused(
+        &images,
+        &manifest(json!([{"Config": "missing", "Layers": []}])).end(),
+    )
+    .await;
     let text = config(&[Digest::of(&base())], "x");
-    let with = |layers: &[&str]| manifest(json!([{"Config": "c", "RepoTags": ["a:1"], "Layers": layers}])).file("c", text.as_bytes());
-    assert!(refused(&images, &with(&[]).end()).await.contains("length mismatch"));
-    assert!(refused(&images, &with(&["l"]).end()).await.contains("missing"));
-    assert!(refused(&images, &with(&["l"]).file("l", &app()).end()).await.contains("invalid diffID"));
-    assert!(refused(&images, &with(&["l"]).file("l", &Tar::default().file("../x", b"").end()).end()).await.contains("outside"));
-    assert!(refused(&images, &with(&["l"]).symlink("l", "l").end()).await.contains("missing"));
-    refused(&images, &with(&["l"]).symlink("l", "../../../etc/passwd").end()).await;
+    let with = |layers: &[&str]| {
+        manifest(json!([{"Config": "c", "RepoTags": ["a:1"], "Layers": layers}]))
+            .file("c", text.as_bytes())
+    };
+    assert!(
+        refused(&images, &with(&[]).end())
+            .await
+            .contains("length mismatch")
+    );
+    assert!(
+        refused(&images, &with(&["l"]).end())
+            .await
+            .contains("missing")
+    );
+    assert!(
+        refused(&images, &with(&["l"]).file("l", &app()).end())
+            .await
+            .contains("invalid diffID")
+    );
+    assert!(
+        refused(
+            &images,
+            &with(&["l"])
+                .file("l", &Tar::default().file("../x", b"").end())
+                .end()
+        )
+        .await
+        .contains("outside")
+    );
+    assert!(
+        refused(&images, &with(&["l"]).symlink("l", "l").end())
+            .await
+            .contains("missing")
+    );
+    refused(
+        &images,
+        &with(&["l"]).symlink("l", "../../../etc/passwd").end(),
+    )
+    .await;
     refused(&images, &with(&["l"]).file("l", b"text").end()).await;
-    assert!(refused(&images, &manifest(json!([{"Config": "c", "Layers": []}])).file("c", b"{}").end()).await.contains("RootFS"));
+    assert!(
+        refused(
+            &images,
+            &manifest(json!([{"Config": "c", "Layers": []}]))
+                .file("c", b"{}")
+                .end()
+        )
+        .await
+        .contains("RootFS")
+    );
     // A blob that is not what its name says.
     let wrong = format!("blobs/sha256/{}", Digest::of(b"something").hex());
     refused(&images, &Tar::default().file(&wrong, b"else").end()).await;
     refused(&images, &with(&[&wrong]).file(&wrong, &base()).end()).await;
     let mut damaged = oci_archive(&[base(), app()], true);
-    let at = damaged.windows(4).position(|window| window == [0x28, 0xb5, 0x2f, 0xfd]).unwrap() + 20;
+    let at = damaged
+        .windows(4)
+        .position(|window| window == [0x28, 0xb5, 0x2f, 0xfd])
+        .unwrap()
+        + 20;
     damaged[at] ^= 0xff;
     refused(&images, &damaged).await;
     assert!(images.store.list(&images.ns).await.unwrap().is_empty());
     // What nothing refers to does not stay even when all is well.
-    images.load(&with(&["l"]).file("l", &base()).file("unused", &app()).end()).await.unwrap();
+    images
+        .load(&with(&["l"]).file("l", &base()).file("unused", &app()).end())
+        .await
+        .unwrap();
     assert_eq!(images.left(), [Digest::of(&base()).hex()]);
 }
 
 #[tokio::test]
 async fn names_resolve_as_docker_does() {
     let images = images().await;
-    let id = images.image(&[&base()], "x", &["busybox:latest"], None).await;
+    let id = images
+        .image(&[&base()], "x", &["busybox:latest"], None)
+        .await;
     let digest = Digest::of(b"manifest");
     let pinned = format!("busybox@{digest}");
-    let new = NewImage { config: config(&[Digest::of(&base())], "x"), references: vec![pinned.parse().unwrap()], ..NewImage::default() };
+    let new = NewImage {
+        config: config(&[Digest::of(&base())], "x"),
+        references: vec![pinned.parse().unwrap()],
+        ..NewImage::default()
+    };
     images.store.create_image(&images.ns, new).await.unwrap();
-    for name in ["busybox", "busybox:latest", "docker.io/library/busybox", id.as_str(), id.hex(), id.short(), &id.hex()[..3], pinned.as_str(), &format!("busybox:other@{digest}")] {
-        assert_eq!(images.store.resolve(&images.ns, name).await.unwrap().id, id, "{name}");
+    for name in [
+        "busybox",
+        "busybox:latest",
+        "docker.io/library/busybox",
+        id.as_str(),
+        id.hex(),
+        id.short(),
+        &id.hex()[..3],
+        pinned.as_str(),
+        &format!("busybox:other@{digest}"),
+    ] {
+        assert_eq!(
+            images.store.resolve(&images.ns, name).await.unwrap().id,
+            id,
+            "{name}"
+        );
     }
-    for (name, shown) in [("nope", "nope:latest"), ("nope:1", "nope:1"), ("busybox:2", "busybox:2"), ("ffffffffffff", "ffffffffffff:latest")] {
+    for (name, shown) in [
+        ("nope", "nope:latest"),
+        ("nope:1", "nope:1"),
+        ("busybox:2", "busybox:2"),
+        ("ffffffffffff", "ffffffffffff:latest"),
+    ] {
         let error = images.store.resolve(&images.ns, name).await.unwrap_err();
-        assert_eq!((error.kind, error.message), (Kind::NotFound, format!("No such image: {shown}")));
+        assert_eq!(
+            (error.kind, error.message),
+            (Kind::NotFound, format!("No such image: {shown}"))
+        );
     }
-    assert_eq!(images.store.resolve(&images.ns, "Bad").await.unwrap_err().kind, Kind::InvalidParameter);
+    assert_eq!(
+        images
+            .store
+            .resolve(&images.ns, "Bad")
+            .await
+            .unwrap_err()
+            .kind,
+        Kind::InvalidParameter
+    );
     let other: Namespace = "other".parse().unwrap();
     assert!(images.store.resolve(&other, "busybox").await.is_err());
-    images.store.tag(&images.ns, "busybox", &"new/name".parse().unwrap()).await.unwrap();
-    assert_eq!(images.store.resolve(&images.ns, "new/name:latest").await.unwrap().id, id);
-    assert!(images.store.tag(&images.ns, "busybox", &pinned.parse().unwrap()).await.is_err());
+    images
+        .store
+        .tag(&images.ns, "busybox", &"new/name".parse().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(
+        images
+            .store
+            .resolve(&images.ns, "new/name:latest")
+            .await
+            .unwrap()
+            .id,
+        id
+    );
+    assert!(
+        images
+            .store
+            .tag(&images.ns, "busybox", &pinned.parse().unwrap())
+            .await
+            .is_err()
+    );
 }
 
 fn text(removals: &[Removal]) -> Vec<String> {
@@ -234,44 +428,82 @@ fn text(removals: &[Removal]) -> Vec<String> {
 async fn removal_follows_docker() {
     let images = images().await;
     let ns = &images.ns;
-    let id = images.image(&[&base(), &app()], "x", &["a:1", "b:1"], None).await;
+    let id = images
+        .image(&[&base(), &app()], "x", &["a:1", "b:1"], None)
+        .await;
     images.image(&[&base()], "y", &["base:1"], None).await;
     let remove = async |name: &str, force: bool, user: Option<bool>| {
-        let user = user.map(|running| ContainerUse { id: "ab".repeat(32).parse::<ContainerId>().unwrap(), running });
-        images.store.remove(ns, name, force, true, &move |_| user.clone().into_iter().collect()).await.map(|steps| text(&steps))
+        let user = user.map(|running| ContainerUse {
+            id: "ab".repeat(32).parse::<ContainerId>().unwrap(),
+            running,
+        });
+        images
+            .store
+            .remove(ns, name, force, true, &move |_| {
+                user.clone().into_iter().collect()
+            })
+            .await
+            .map(|steps| text(&steps))
     };
     let short = id.short();
     // Two repositories: not by id without force.
     assert_eq!(
         remove(short, false, None).await.unwrap_err().message,
-        format!("conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories")
+        format!(
+            "conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
+        )
     );
-    assert_eq!(remove("a:1", false, Some(true)).await.unwrap(), ["untagged a:1"]);
+    assert_eq!(
+        remove("a:1", false, Some(true)).await.unwrap(),
+        ["untagged a:1"]
+    );
     assert_eq!(
         remove("b:1", false, Some(false)).await.unwrap_err().message,
-        format!("conflict: unable to remove repository reference \"b:1\" (must force) - container abababababab is using its referenced image {short}")
+        format!(
+            "conflict: unable to remove repository reference \"b:1\" (must force) - container abababababab is using its referenced image {short}"
+        )
     );
     assert_eq!(
         remove(short, false, Some(false)).await.unwrap_err().message,
-        format!("conflict: unable to delete {short} (must be forced) - image is being used by stopped container abababababab")
+        format!(
+            "conflict: unable to delete {short} (must be forced) - image is being used by stopped container abababababab"
+        )
     );
     assert_eq!(
         remove(short, true, Some(true)).await.unwrap_err().message,
-        format!("conflict: unable to delete {short} (cannot be forced) - image is being used by running container abababababab")
+        format!(
+            "conflict: unable to delete {short} (cannot be forced) - image is being used by running container abababababab"
+        )
     );
     // Forced while a container runs: the name goes, the image stays.
-    assert_eq!(remove("b:1", true, Some(true)).await.unwrap(), ["untagged b:1"]);
-    let child = images.image(&[&base(), &app(), &base()], "child", &[], Some(id.clone())).await;
+    assert_eq!(
+        remove("b:1", true, Some(true)).await.unwrap(),
+        ["untagged b:1"]
+    );
+    let child = images
+        .image(&[&base(), &app(), &base()], "child", &[], Some(id.clone()))
+        .await;
     assert_eq!(
         remove(short, true, None).await.unwrap_err().message,
-        format!("conflict: unable to delete {short} (cannot be forced) - image has dependent child images")
+        format!(
+            "conflict: unable to delete {short} (cannot be forced) - image has dependent child images"
+        )
     );
     // The child takes its nameless parent along; the base's layer stays with the base.
-    assert_eq!(remove(child.as_str(), false, None).await.unwrap(), ["image", "layer", "image", "layer"]);
+    assert_eq!(
+        remove(child.as_str(), false, None).await.unwrap(),
+        ["image", "layer", "image", "layer"]
+    );
     assert_eq!(images.left(), [Digest::of(&base()).hex()]);
-    assert_eq!(remove("base:1", false, None).await.unwrap(), ["untagged base:1", "image", "layer"]);
+    assert_eq!(
+        remove("base:1", false, None).await.unwrap(),
+        ["untagged base:1", "image", "layer"]
+    );
     assert!(images.left().is_empty());
-    assert_eq!(remove("base:1", false, None).await.unwrap_err().kind, Kind::NotFound);
+    assert_eq!(
+        remove("base:1", false, None).await.unwrap_err().kind,
+        Kind::NotFound
+    );
 }
 
 struct Held(Digest);
@@ -286,16 +518,26 @@ impl LayerPins for Held {
 #[tokio::test]
 async fn layers_stay_while_anybody_needs_them() {
     let images = images().await;
-    let tars: Vec<Vec<u8>> = ["pinned", "held", "other", "free"].iter().map(|name| Tar::default().file(name, b"x").end()).collect();
+    let tars: Vec<Vec<u8>> = ["pinned", "held", "other", "free"]
+        .iter()
+        .map(|name| Tar::default().file(name, b"x").end())
+        .collect();
     let ids: Vec<Digest> = tars.iter().map(|tar| Digest::of(tar)).collect();
     let all: Vec<&[u8]> = tars.iter().map(Vec::as_slice).collect();
     images.image(&all, "mine", &["mine:1"], None).await;
     let other: Namespace = "other".parse().unwrap();
-    let new = NewImage { config: config(&[ids[2].clone()], "theirs"), ..NewImage::default() };
+    let new = NewImage {
+        config: config(&[ids[2].clone()], "theirs"),
+        ..NewImage::default()
+    };
     images.store.create_image(&other, new).await.unwrap();
     images.store.set_pins(Arc::new(Held(ids[0].clone())));
     let guard = images.store.layers().pin(&ids[1]).unwrap();
-    images.store.remove(&images.ns, "mine:1", false, true, &nobody).await.unwrap();
+    images
+        .store
+        .remove(&images.ns, "mine:1", false, true, &nobody)
+        .await
+        .unwrap();
     let mut kept: Vec<String> = ids[..3].iter().map(|id| id.hex().to_owned()).collect();
     kept.sort();
     assert_eq!(images.left(), kept);
@@ -303,7 +545,9 @@ async fn layers_stay_while_anybody_needs_them() {
     assert_eq!(images.store.collect_garbage().await.unwrap(), 1);
     assert_eq!(images.left().len(), 2);
     // A new start without the records of a crashed load.
-    let again = ImageStore::open(images.dir.path(), images.records.clone()).await.unwrap();
+    let again = ImageStore::open(images.dir.path(), images.records.clone())
+        .await
+        .unwrap();
     again.collect_garbage().await.unwrap();
     assert_eq!(images.left(), [ids[2].hex()]);
 }
@@ -312,23 +556,79 @@ async fn layers_stay_while_anybody_needs_them() {
 async fn prune_and_usage_are_true() {
     let images = images().await;
     let ns = &images.ns;
-    let tagged = images.image(&[&base(), &app()], "one", &["one:1"], None).await;
+    let tagged = images
+        .image(&[&base(), &app()], "one", &["one:1"], None)
+        .await;
     images.image(&[&base()], "dangling", &[], None).await;
     let usage = images.store.disk_usage(ns).await.unwrap();
     assert_eq!(usage.layers_size, 1300);
-    let of = |id: &Digest| usage.images.iter().find(|usage| usage.image.id == *id).map(|usage| (usage.size, usage.shared_size, usage.unique_size()));
+    let of = |id: &Digest| {
+        usage
+            .images
+            .iter()
+            .find(|usage| usage.image.id == *id)
+            .map(|usage| (usage.size, usage.shared_size, usage.unique_size()))
+    };
     assert_eq!(of(&tagged), Some((1300, 1000, 300)));
-    let dangling = PruneFilter { dangling_only: true, ..PruneFilter::default() };
-    let labelled = PruneFilter { labels_not: vec!["extra".into()], ..dangling.clone() };
-    assert!(images.store.prune(ns, &labelled, &nobody).await.unwrap().removals.is_empty());
+    let dangling = PruneFilter {
+        dangling_only: true,
+        ..PruneFilter::default()
+    };
+    let labelled = PruneFilter {
+        labels_not: vec!["extra".into()],
+        ..dangling.clone()
+    };
+    assert!(
+        images
+            .store
+            .prune(ns, &labelled, &nobody)
+            .await
+            .unwrap()
+            .removals
+            .is_empty()
+    );
     let pruned = images.store.prune(ns, &dangling, &nobody).await.unwrap();
-    assert_eq!((text(&pruned.removals), pruned.space_reclaimed), (vec!["image".to_owned()], 0));
-    let used = |_: &Digest| vec![ContainerUse { id: ContainerId::random(), running: false }];
-    assert!(images.store.prune(ns, &PruneFilter::default(), &used).await.unwrap().removals.is_empty());
-    let old = PruneFilter { until: types::Time::parse("2020-01-01T00:00:00Z"), ..PruneFilter::default() };
-    assert!(images.store.prune(ns, &old, &nobody).await.unwrap().removals.is_empty());
-    let pruned = images.store.prune(ns, &PruneFilter::default(), &nobody).await.unwrap();
-    assert_eq!((text(&pruned.removals).len(), pruned.space_reclaimed), (4, 1300));
+    assert_eq!(
+        (text(&pruned.removals), pruned.space_reclaimed),
+        (vec!["image".to_owned()], 0)
+    );
+    let used = |_: &Digest| {
+        vec![ContainerUse {
+            id: ContainerId::random(),
+            running: false,
+        }]
+    };
+    assert!(
+        images
+            .store
+            .prune(ns, &PruneFilter::default(), &used)
+            .await
+            .unwrap()
+            .removals
+            .is_empty()
+    );
+    let old = PruneFilter {
+        until: types::Time::parse("2020-01-01T00:00:00Z"),
+        ..PruneFilter::default()
+    };
+    assert!(
+        images
+            .store
+            .prune(ns, &old, &nobody)
+            .await
+            .unwrap()
+            .removals
+            .is_empty()
+    );
+    let pruned = images
+        .store
+        .prune(ns, &PruneFilter::default(), &nobody)
+        .await
+        .unwrap();
+    assert_eq!(
+        (text(&pruned.removals).len(), pruned.space_reclaimed),
+        (4, 1300)
+    );
     assert!(images.left().is_empty());
 }
 
@@ -336,13 +636,32 @@ async fn prune_and_usage_are_true() {
 async fn imports_a_root_file_system() {
     let images = images().await;
     let tar = std::io::Cursor::new(zstd::encode_all(&base()[..], 1).unwrap());
-    let image = images.store.import(&images.ns, tar, Some(&"imp".parse().unwrap()), "Imported from -", ConfigPatch::default()).await.unwrap();
+    let image = images
+        .store
+        .import(
+            &images.ns,
+            tar,
+            Some(&"imp".parse().unwrap()),
+            "Imported from -",
+            ConfigPatch::default(),
+        )
+        .await
+        .unwrap();
     assert_eq!(image.config.comment, "Imported from -");
     assert_eq!(image.diff_ids(), [Digest::of(&base())]);
     let history = images.store.history(&images.ns, "imp").await.unwrap();
-    assert_eq!((history.len(), history[0].size, history[0].tags.clone()), (1, 1000, vec!["imp:latest".to_owned()]));
+    assert_eq!(
+        (history.len(), history[0].size, history[0].tags.clone()),
+        (1, 1000, vec!["imp:latest".to_owned()])
+    );
     let bad = std::io::Cursor::new(Tar::default().file("../x", b"").end());
-    assert!(images.store.import(&images.ns, bad, None, "", ConfigPatch::default()).await.is_err());
+    assert!(
+        images
+            .store
+            .import(&images.ns, bad, None, "", ConfigPatch::default())
+            .await
+            .is_err()
+    );
     assert_eq!(images.left().len(), 1);
 }
 
@@ -350,8 +669,15 @@ async fn imports_a_root_file_system() {
 async fn history_names_ancestors() {
     let images = images().await;
     let parent = images.image(&[&base()], "parent", &["p:1"], None).await;
-    let child = images.image(&[&base(), &app()], "child", &["c:1"], Some(parent.clone())).await;
+    let child = images
+        .image(&[&base(), &app()], "child", &["c:1"], Some(parent.clone()))
+        .await;
     let rows = images.store.history(&images.ns, "c:1").await.unwrap();
-    assert_eq!(rows.iter().map(|row| (row.id.clone(), row.size)).collect::<Vec<_>>(), [(Some(child), 300), (Some(parent), 1000)]);
+    assert_eq!(
+        rows.iter()
+            .map(|row| (row.id.clone(), row.size))
+            .collect::<Vec<_>>(),
+        [(Some(child), 300), (Some(parent), 1000)]
+    );
     assert_eq!(rows[1].tags, ["p:1"]);
 }

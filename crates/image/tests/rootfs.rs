@@ -1,4 +1,5 @@
 //! Root file systems: mounting, what changed, committing. Needs root.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall end")]
 
 mod common;
 
@@ -21,15 +22,31 @@ struct Root<'a> {
 impl<'a> Root<'a> {
     fn spec(&self, volatile: bool) -> RootfsSpec {
         let path = |name: &str| self.dir.path().join(name);
-        RootfsSpec { layers: self.ids.clone(), upper: path("upper"), work: path("work"), target: path("merged"), volatile }
+        RootfsSpec {
+            layers: self.ids.clone(),
+            upper: path("upper"),
+            work: path("work"),
+            target: path("merged"),
+            volatile,
+        }
     }
     fn new(layers: &'a Layers, tars: &[Vec<u8>]) -> Self {
-        let ids = tars.iter().map(|tar| layers.store.ingest(&tar[..], None).unwrap().meta.diff_id).collect();
-        let root = Self { layers, dir: tempfile::tempdir_in(layers.dir.path()).unwrap(), ids };
+        let ids = tars
+            .iter()
+            .map(|tar| layers.store.ingest(&tar[..], None).unwrap().meta.diff_id)
+            .collect();
+        let root = Self {
+            layers,
+            dir: tempfile::tempdir_in(layers.dir.path()).unwrap(),
+            ids,
+        };
         for name in ["upper", "work", "merged"] {
             std::fs::create_dir(root.dir.path().join(name)).unwrap();
         }
-        layers.store.mount_rootfs(&root.spec(false)).unwrap_or_else(|error| panic!("{error}"));
+        layers
+            .store
+            .mount_rootfs(&root.spec(false))
+            .unwrap_or_else(|error| panic!("{error}"));
         root
     }
     fn path(&self, name: &str) -> PathBuf {
@@ -45,13 +62,19 @@ impl<'a> Root<'a> {
             ChangeKind::Added => "A",
             ChangeKind::Deleted => "D",
         };
-        changes.iter().map(|change| format!("{} {}", letter(change.kind), change.path)).collect()
+        changes
+            .iter()
+            .map(|change| format!("{} {}", letter(change.kind), change.path))
+            .collect()
     }
 }
 
 impl Drop for Root<'_> {
     fn drop(&mut self) {
-        self.layers.store.unmount_rootfs(&self.dir.path().join("merged")).unwrap();
+        self.layers
+            .store
+            .unmount_rootfs(&self.dir.path().join("merged"))
+            .unwrap();
     }
 }
 
@@ -62,12 +85,37 @@ fn read(path: impl AsRef<Path>) -> String {
 #[test]
 fn layers_stack() {
     let layers = layers();
-    let low = Tar::default().file("a", b"low").file("b", b"low").dir("d").file("d/x", b"low").dir("o").file("o/hidden", b"").end();
-    let high = Tar::default().file("b", b"high").file("d/.wh.x", b"").file("d/y", b"high").dir("o").file("o/.wh..wh..opq", b"").end();
+    let low = Tar::default()
+        .file("a", b"low")
+        .file("b", b"low")
+        .dir("d")
+        .file("d/x", b"low")
+        .dir("o")
+        .file("o/hidden", b"")
+        .end();
+    let high = Tar::default()
+        .file("b", b"high")
+        .file("d/.wh.x", b"")
+        .file("d/y", b"high")
+        .dir("o")
+        .file("o/.wh..wh..opq", b"")
+        .end();
     let root = Root::new(&layers, &[low, high]);
-    assert_eq!((read(root.path("a")), read(root.path("b")), read(root.path("d/y"))), ("low".into(), "high".into(), "high".into()));
-    assert!(!root.path("d/x").exists() && !root.path("o/hidden").exists() && root.path("o").exists());
-    assert!(root.path("etc/hosts").exists() && root.path("proc").is_dir(), "the places to mount onto are there");
+    assert_eq!(
+        (
+            read(root.path("a")),
+            read(root.path("b")),
+            read(root.path("d/y"))
+        ),
+        ("low".into(), "high".into(), "high".into())
+    );
+    assert!(
+        !root.path("d/x").exists() && !root.path("o/hidden").exists() && root.path("o").exists()
+    );
+    assert!(
+        root.path("etc/hosts").exists() && root.path("proc").is_dir(),
+        "the places to mount onto are there"
+    );
     assert!(root.changes().is_empty());
 }
 
@@ -77,14 +125,37 @@ fn no_layers_and_many_layers() {
     let empty = Root::new(&layers, &[]);
     std::fs::write(empty.path("x"), "x").unwrap();
     assert_eq!(empty.changes(), ["A /x"]);
-    let many: Vec<Vec<u8>> = (0..125).map(|index| Tar::default().file(&format!("f{index}"), b"").file("same", index.to_string().as_bytes()).end()).collect();
+    let many: Vec<Vec<u8>> = (0..125)
+        .map(|index| {
+            Tar::default()
+                .file(&format!("f{index}"), b"")
+                .file("same", index.to_string().as_bytes())
+                .end()
+        })
+        .collect();
     let root = Root::new(&layers, &many);
     assert_eq!(read(root.path("same")), "124");
     assert!(root.path("f0").exists());
-    let spec = RootfsSpec { layers: vec![root.ids[0].clone(); 126], ..root.spec(false) };
-    assert!(layers.store.mount_rootfs(&spec).unwrap_err().message.contains("max depth exceeded"));
-    let missing = RootfsSpec { layers: vec![Digest::of(b"?")], ..root.spec(false) };
-    assert_eq!(layers.store.mount_rootfs(&missing).unwrap_err().kind, types::Kind::NotFound);
+    let spec = RootfsSpec {
+        layers: vec![root.ids[0].clone(); 126],
+        ..root.spec(false)
+    };
+    assert!(
+        layers
+            .store
+            .mount_rootfs(&spec)
+            .unwrap_err()
+            .message
+            .contains("max depth exceeded")
+    );
+    let missing = RootfsSpec {
+        layers: vec![Digest::of(b"?")],
+        ..root.spec(false)
+    };
+    assert_eq!(
+        layers.store.mount_rootfs(&missing).unwrap_err().kind,
+        types::Kind::NotFound
+    );
 }
 
 #[test]
@@ -103,8 +174,19 @@ fn volatile_mounts_can_be_repeated() {
 fn changes_as_docker_diff() {
     let layers = layers();
     let tar = Tar::default()
-        .dir("etc").file("etc/passwd", b"x").file("etc/gone", b"x").dir("deep").dir("deep/er").file("deep/er/f", b"x")
-        .dir("whole").file("whole/f", b"").dir("again").file("again/f", b"").dir("mode").file("only", b"").end();
+        .dir("etc")
+        .file("etc/passwd", b"x")
+        .file("etc/gone", b"x")
+        .dir("deep")
+        .dir("deep/er")
+        .file("deep/er/f", b"x")
+        .dir("whole")
+        .file("whole/f", b"")
+        .dir("again")
+        .file("again/f", b"")
+        .dir("mode")
+        .file("only", b"")
+        .end();
     let root = Root::new(&layers, &[tar]);
     std::fs::write(root.path("etc/passwd"), "changed").unwrap();
     std::fs::remove_file(root.path("etc/gone")).unwrap();
@@ -118,8 +200,18 @@ fn changes_as_docker_diff() {
     assert_eq!(
         root.changes(),
         [
-            "C /deep", "C /deep/er", "C /deep/er/f", "C /etc", "D /etc/gone", "C /etc/passwd", "C /mode", "A /new", "A /new/dir",
-            "A /new/dir/file", "A /new/second", "D /whole"
+            "C /deep",
+            "C /deep/er",
+            "C /deep/er/f",
+            "C /etc",
+            "D /etc/gone",
+            "C /etc/passwd",
+            "C /mode",
+            "A /new",
+            "A /new/dir",
+            "A /new/dir/file",
+            "A /new/second",
+            "D /whole"
         ]
     );
     assert_eq!(layers.store.upper_size(&root.upper()).unwrap(), 7 + 7 + 5);
@@ -128,7 +220,14 @@ fn changes_as_docker_diff() {
 #[test]
 fn a_commit_shows_the_same_files() {
     let layers = layers();
-    let tar = Tar::default().dir("d").file("d/a", b"x").file("d/b", b"y").dir("o").file("o/old", b"").file("f", b"f").end();
+    let tar = Tar::default()
+        .dir("d")
+        .file("d/a", b"x")
+        .file("d/b", b"y")
+        .dir("o")
+        .file("o/old", b"")
+        .file("f", b"f")
+        .end();
     let root = Root::new(&layers, &[tar]);
     std::fs::remove_file(root.path("d/a")).unwrap();
     std::fs::remove_dir_all(root.path("o")).unwrap();
@@ -140,10 +239,19 @@ fn a_commit_shows_the_same_files() {
     std::fs::hard_link(root.path("setuid"), root.path("z-link")).unwrap();
     std::os::unix::fs::symlink("setuid", root.path("sym")).unwrap();
     std::os::unix::net::UnixListener::bind(root.path("socket")).unwrap();
-    rustix::fs::setxattr(root.path("setuid"), "user.test", b"v", rustix::fs::XattrFlags::empty()).unwrap();
+    rustix::fs::setxattr(
+        root.path("setuid"),
+        "user.test",
+        b"v",
+        rustix::fs::XattrFlags::empty(),
+    )
+    .unwrap();
     let layer = layers.store.commit_layer(&root.upper()).unwrap();
     let again = layers.store.commit_layer(&root.upper()).unwrap();
-    assert!(again.existed && again.meta == layer.meta, "the same files give the same layer");
+    assert!(
+        again.existed && again.meta == layer.meta,
+        "the same files give the same layer"
+    );
     std::fs::remove_file(root.path("socket")).unwrap();
 
     let mut committed = Root::new(&layers, &[]);
@@ -152,7 +260,18 @@ fn a_commit_shows_the_same_files() {
     layers.store.mount_rootfs(&committed.spec(false)).unwrap();
     assert_eq!(listing(&committed.path("")), listing(&root.path("")));
     let facts = std::fs::metadata(committed.path("setuid")).unwrap();
-    assert_eq!((facts.uid(), facts.gid(), facts.mode() & 0o7777, facts.nlink()), (7, 8, 0o4755, 2));
+    assert_eq!(
+        (
+            facts.uid(),
+            facts.gid(),
+            facts.mode() & 0o7777,
+            facts.nlink()
+        ),
+        (7, 8, 0o4755, 2)
+    );
     let mut value = [0; 8];
-    assert_eq!(rustix::fs::getxattr(committed.path("setuid"), "user.test", &mut value[..]), Ok(1));
+    assert_eq!(
+        rustix::fs::getxattr(committed.path("setuid"), "user.test", &mut value[..]),
+        Ok(1)
+    );
 }

@@ -23,10 +23,17 @@ struct Item {
 }
 
 /// The images of the archive.
-pub(super) fn plan(spool: &Spool, manifest: &[u8], platform: Option<&Platform>) -> Result<Vec<NewImage>> {
-    let items: Vec<Item> =
-        serde_json::from_slice(manifest).map_err(|source| Error::invalid(format!("invalid archive: manifest.json: {source}")))?;
-    items.iter().map(|item| image(spool, item, platform)).collect()
+pub(super) fn plan(
+    spool: &Spool,
+    manifest: &[u8],
+    platform: Option<&Platform>,
+) -> Result<Vec<NewImage>> {
+    let items: Vec<Item> = serde_json::from_slice(manifest)
+        .map_err(|source| Error::invalid(format!("invalid archive: manifest.json: {source}")))?;
+    items
+        .iter()
+        .map(|item| image(spool, item, platform))
+        .collect()
 }
 
 fn image(spool: &Spool, item: &Item, platform: Option<&Platform>) -> Result<NewImage> {
@@ -44,13 +51,22 @@ fn image(spool: &Spool, item: &Item, platform: Option<&Platform>) -> Result<NewI
     for (index, (path, expected)) in layers.iter().zip(&parsed.rootfs.diff_ids).enumerate() {
         let found = &spool.layer_at(path)?.diff_id;
         if found != expected {
-            return Err(Error::invalid(format!("invalid diffID for layer {index}: expected \"{expected}\", got \"{found}\"")));
+            return Err(Error::invalid(format!(
+                "invalid diffID for layer {index}: expected \"{expected}\", got \"{found}\""
+            )));
         }
     }
-    let references = item.repo_tags.iter().flatten().map(|tag| tag.parse::<Reference>().map(Reference::or_latest));
+    let references = item
+        .repo_tags
+        .iter()
+        .flatten()
+        .map(|tag| tag.parse::<Reference>().map(Reference::or_latest));
     Ok(NewImage {
         config,
-        parent: item.parent.as_ref().and_then(|parent| parent.parse::<Digest>().ok()),
+        parent: item
+            .parent
+            .as_ref()
+            .and_then(|parent| parent.parse::<Digest>().ok()),
         references: references.collect::<Result<_>>()?,
         source: None,
     })

@@ -6,7 +6,7 @@
 
 mod docker;
 mod oci;
-mod spool;
+pub(crate) mod spool;
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -60,11 +60,18 @@ impl ImageStore {
             images.drop_unneeded(candidates).await;
             result
         };
-        tokio::spawn(whole).await.map_err(|source| Error::wrap("loading images", source))?
+        tokio::spawn(whole)
+            .await
+            .map_err(|source| Error::wrap("loading images", source))?
     }
 
     /// Records what the archive holds.
-    async fn record_loaded(&self, ns: &Namespace, spool: Spool, platform: Option<Platform>) -> Result<Vec<Loaded>> {
+    async fn record_loaded(
+        &self,
+        ns: &Namespace,
+        spool: Spool,
+        platform: Option<Platform>,
+    ) -> Result<Vec<Loaded>> {
         let spool = Arc::new(spool);
         let plan = {
             let spool = spool.clone();
@@ -88,13 +95,15 @@ impl ImageStore {
 }
 
 /// The images in a spooled archive.
-fn plan(spool: &Spool, platform: Option<&Platform>) -> Result<Vec<NewImage>> {
+pub(crate) fn plan(spool: &Spool, platform: Option<&Platform>) -> Result<Vec<NewImage>> {
     if let Some(manifest) = spool.small("manifest.json")? {
         docker::plan(spool, &manifest, platform)
     } else if let Some(index) = spool.small("index.json")? {
         oci::plan(spool, &index, platform)
     } else {
-        Err(Error::invalid("invalid archive: does not contain a manifest.json"))
+        Err(Error::invalid(
+            "invalid archive: does not contain a manifest.json",
+        ))
     }
 }
 

@@ -48,28 +48,45 @@ fn blob_path(digest: &Digest) -> String {
 }
 
 fn parse(text: &[u8], what: &str) -> Result<Document> {
-    serde_json::from_slice(text).map_err(|source| Error::invalid(format!("invalid archive: {what}: {source}")))
+    serde_json::from_slice(text)
+        .map_err(|source| Error::invalid(format!("invalid archive: {what}: {source}")))
 }
 
 /// Signatures, attestations: travel along but are no images.
 fn is_attachment(entry: &Entry) -> bool {
-    entry.annotations.as_ref().is_some_and(|all| all.contains_key("vnd.docker.reference.type"))
-        || entry.platform.as_ref().is_some_and(|platform| platform.os == "unknown")
+    entry
+        .annotations
+        .as_ref()
+        .is_some_and(|all| all.contains_key("vnd.docker.reference.type"))
+        || entry
+            .platform
+            .as_ref()
+            .is_some_and(|platform| platform.os == "unknown")
 }
 
 /// The name that an entry of the top index gives its image.
 fn reference(entry: &Entry) -> Result<Option<Reference>> {
-    let Some(annotations) = &entry.annotations else { return Ok(None) };
+    let Some(annotations) = &entry.annotations else {
+        return Ok(None);
+    };
     if let Some(name) = annotations.get("io.containerd.image.name") {
         return Ok(Some(name.parse::<Reference>()?.or_latest()));
     }
     // Often it is only a tag, which names nothing.
-    let name = annotations.get("org.opencontainers.image.ref.name").filter(|name| name.contains([':', '/']));
-    Ok(name.and_then(|name| name.parse::<Reference>().ok()).map(Reference::or_latest))
+    let name = annotations
+        .get("org.opencontainers.image.ref.name")
+        .filter(|name| name.contains([':', '/']));
+    Ok(name
+        .and_then(|name| name.parse::<Reference>().ok())
+        .map(Reference::or_latest))
 }
 
 /// The images of the layout; of each index the one for `platform`, or for this machine.
-pub(super) fn plan(spool: &Spool, index: &[u8], platform: Option<&Platform>) -> Result<Vec<NewImage>> {
+pub(super) fn plan(
+    spool: &Spool,
+    index: &[u8],
+    platform: Option<&Platform>,
+) -> Result<Vec<NewImage>> {
     let entries = parse(index, "index.json")?.manifests.unwrap_or_default();
     let mut images: Vec<NewImage> = Vec::new();
     for entry in entries.iter().filter(|entry| !is_attachment(entry)) {
@@ -86,22 +103,49 @@ pub(super) fn plan(spool: &Spool, index: &[u8], platform: Option<&Platform>) -> 
 }
 
 /// The manifest that `entry` leads to.
-fn choose(spool: &Spool, entry: &Entry, platform: Option<&Platform>, depth: usize) -> Result<Entry> {
+fn choose(
+    spool: &Spool,
+    entry: &Entry,
+    platform: Option<&Platform>,
+    depth: usize,
+) -> Result<Entry> {
     let path = blob_path(&entry.digest);
     let document = parse(spool.text(&path)?.as_bytes(), &path)?;
     let Some(entries) = document.manifests else {
-        return Ok(Entry { media_type: document.media_type.unwrap_or_else(|| entry.media_type.clone()), ..entry.clone() });
+        return Ok(Entry {
+            media_type: document
+                .media_type
+                .unwrap_or_else(|| entry.media_type.clone()),
+            ..entry.clone()
+        });
     };
     if depth == MAX_DEPTH {
-        return Err(Error::invalid("invalid archive: indexes are nested too deep"));
+        return Err(Error::invalid(
+            "invalid archive: indexes are nested too deep",
+        ));
     }
     let host = Platform::host();
     let wanted = platform.unwrap_or(&host);
     // Layouts often hold only one platform of the index they quote.
-    let mut there = entries.iter().filter(|entry| !is_attachment(entry) && spool.has(&blob_path(&entry.digest)));
-    let fits = |entry: &&Entry| entry.platform.as_ref().is_some_and(|platform| platform.satisfies(wanted));
-    let chosen = there.clone().find(fits).or_else(|| there.next().filter(|_| platform.is_none()));
-    let missing = || Error::not_found(format!("no image for platform {}/{} in the archive", wanted.os, wanted.architecture));
+    let mut there = entries
+        .iter()
+        .filter(|entry| !is_attachment(entry) && spool.has(&blob_path(&entry.digest)));
+    let fits = |entry: &&Entry| {
+        entry
+            .platform
+            .as_ref()
+            .is_some_and(|platform| platform.satisfies(wanted))
+    };
+    let chosen = there
+        .clone()
+        .find(fits)
+        .or_else(|| there.next().filter(|_| platform.is_none()));
+    let missing = || {
+        Error::not_found(format!(
+            "no image for platform {}/{} in the archive",
+            wanted.os, wanted.architecture
+        ))
+    };
     choose(spool, chosen.ok_or_else(missing)?, platform, depth + 1)
 }
 
@@ -109,7 +153,12 @@ fn image(spool: &Spool, manifest: &Entry, platform: Option<&Platform>) -> Result
     let path = blob_path(&manifest.digest);
     let text = spool.text(&path)?;
     let document = parse(text.as_bytes(), &path)?;
-    let config_entry = document.config.ok_or_else(|| Error::invalid(format!("invalid archive: manifest {} has no config", manifest.digest)))?;
+    let config_entry = document.config.ok_or_else(|| {
+        Error::invalid(format!(
+            "invalid archive: manifest {} has no config",
+            manifest.digest
+        ))
+    })?;
     let config = spool.text(&blob_path(&config_entry.digest))?;
     let parsed = ImageConfig::parse(&config)?;
     check_platform(&parsed.platform(), platform)?;
@@ -124,10 +173,32 @@ fn image(spool: &Spool, manifest: &Entry, platform: Option<&Platform>) -> Result
     for (index, (layer, expected)) in layers.iter().zip(&parsed.rootfs.diff_ids).enumerate() {
         let found = &spool.layer_at(&blob_path(&layer.digest))?.diff_id;
         if found != expected {
-            return Err(Error::invalid(format!("invalid diffID for layer {index}: expected \"{expected}\", got \"{found}\"")));
+            return Err(Error::invalid(format!(
+                "invalid diffID for layer {index}: expected \"{expected}\", got \"{found}\""
+            )));
         }
     }
-    let layers = layers.into_iter().map(|Entry { media_type, digest, size, .. }| Descriptor { media_type, digest, size });
-    let source = Source { media_type: manifest.media_type.clone(), manifest: text, layers: layers.collect() };
-    Ok(NewImage { config, parent: None, references: Vec::new(), source: Some(source) })
+    let layers = layers.into_iter().map(
+        |Entry {
+             media_type,
+             digest,
+             size,
+             ..
+         }| Descriptor {
+            media_type,
+            digest,
+            size,
+        },
+    );
+    let source = Source {
+        media_type: manifest.media_type.clone(),
+        manifest: text,
+        layers: layers.collect(),
+    };
+    Ok(NewImage {
+        config,
+        parent: None,
+        references: Vec::new(),
+        source: Some(source),
+    })
 }

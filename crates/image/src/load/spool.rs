@@ -25,7 +25,7 @@ const MAX_SMALL_TOTAL: u64 = 128 << 20;
 const MAX_LINKS: usize = 8;
 
 /// A layer of the archive.
-pub(super) struct SpooledLayer {
+pub(crate) struct SpooledLayer {
     pub meta: LayerMeta,
     _guard: LayerGuard,
 }
@@ -42,7 +42,7 @@ enum Item {
 }
 
 /// The archive as far as it was read.
-pub(super) struct Spool {
+pub(crate) struct Spool {
     layers: Arc<LayerStore>,
     progress: Progress,
     items: HashMap<Vec<u8>, Item>,
@@ -95,26 +95,37 @@ fn promised(path: &[u8]) -> Option<Digest> {
 }
 
 impl Spool {
-    pub(super) fn new(layers: Arc<LayerStore>, progress: Progress) -> Self {
-        Self { layers, progress, items: HashMap::new(), new: HashSet::new(), small_total: 0 }
+    pub(crate) fn new(layers: Arc<LayerStore>, progress: Progress) -> Self {
+        Self {
+            layers,
+            progress,
+            items: HashMap::new(),
+            new: HashSet::new(),
+            small_total: 0,
+        }
     }
 
     /// The layers that were not there before.
-    pub(super) fn new_layers(&self) -> HashSet<Digest> {
+    pub(crate) fn new_layers(&self) -> HashSet<Digest> {
         self.new.clone()
     }
 
     /// Reads the archive to its end.
-    pub(super) fn read(&mut self, archive: &mut (impl Read + Send)) -> Result<()> {
+    pub(crate) fn read(&mut self, archive: &mut (impl Read + Send)) -> Result<()> {
         let failed = |error: io::Error| archive_error("loading images", &error);
         let input = decompress(archive).map_err(failed)?;
         let mut reader = Reader::new(io::BufReader::with_capacity(256 * 1024, input), ());
         while let Some(entry) = reader.next_entry().map_err(failed)? {
             let Some(path) = clean(&entry.path) else {
-                return Err(Error::invalid(format!("invalid archive: {:?} is outside of it", String::from_utf8_lossy(&entry.path))));
+                return Err(Error::invalid(format!(
+                    "invalid archive: {:?} is outside of it",
+                    String::from_utf8_lossy(&entry.path)
+                )));
             };
             let item = match entry.kind {
-                Kind::File if entry.segments.is_some() => Item::Bad(Error::invalid("sparse files in an image archive are not supported")),
+                Kind::File if entry.segments.is_some() => Item::Bad(Error::invalid(
+                    "sparse files in an image archive are not supported",
+                )),
                 Kind::File => self.file(&path, &mut reader)?,
                 Kind::Symlink => match join_link(&path, &entry.link) {
                     Some(target) => Item::Link(target),
@@ -129,18 +140,29 @@ impl Spool {
         reader.drain().map_err(failed)
     }
 
-    fn file<R: io::BufRead + Send>(&mut self, path: &[u8], reader: &mut Reader<R, ()>) -> Result<Item> {
+    fn file<R: io::BufRead + Send>(
+        &mut self,
+        path: &[u8],
+        reader: &mut Reader<R, ()>,
+    ) -> Result<Item> {
         let failed = |error: io::Error| archive_error("loading images", &error);
         let size = reader.content_left();
         let promised = promised(path);
-        if let Some(digest) = &promised {
-            if let Some(guard) = self.layers.pin(digest) {
-                return Ok(Item::Layer(SpooledLayer { meta: self.layers.meta(digest)?, _guard: guard }));
-            }
+        if let Some(digest) = &promised
+            && let Some(guard) = self.layers.pin(digest)
+        {
+            return Ok(Item::Layer(SpooledLayer {
+                meta: self.layers.meta(digest)?,
+                _guard: guard,
+            }));
         }
         let mut head = Vec::with_capacity(512);
-        Content(reader).take(512).read_to_end(&mut head).map_err(failed)?;
-        let compressed = head.starts_with(&[0x1f, 0x8b]) || head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
+        Content(reader)
+            .take(512)
+            .read_to_end(&mut head)
+            .map_err(failed)?;
+        let compressed =
+            head.starts_with(&[0x1f, 0x8b]) || head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
         if compressed || looks_like_tar(&head, size) {
             return self.layer(path, head, promised.as_ref(), compressed, reader);
         }
@@ -153,7 +175,9 @@ impl Spool {
         }
         Content(reader).read_to_end(&mut head).map_err(failed)?;
         if let Some(promised) = promised.filter(|promised| *promised != Digest::of(&head)) {
-            return Err(Error::invalid(format!("invalid archive: the content of blob {promised} has another digest")));
+            return Err(Error::invalid(format!(
+                "invalid archive: the content of blob {promised} has another digest"
+            )));
         }
         Ok(Item::Small(head.into()))
     }
@@ -178,20 +202,31 @@ impl Spool {
         };
         let result = self.layers.ingest(&mut watched, expected);
         let rest = io::copy(&mut watched, &mut io::sink());
-        let digest = watched.hasher.map(|hasher| Digest::from_sha256(hasher.finalize().into()));
+        let digest = watched
+            .hasher
+            .map(|hasher| Digest::from_sha256(hasher.finalize().into()));
         (self.progress)(&name, watched.done);
         rest.map_err(|error| archive_error("loading images", &error))?;
-        if let (Some(promised), Some(digest)) = (promised, digest) {
-            if *promised != digest {
-                return Err(Error::invalid(format!("invalid archive: the content of blob {promised} has another digest ({digest})")));
-            }
+        if let (Some(promised), Some(digest)) = (promised, digest)
+            && *promised != digest
+        {
+            return Err(Error::invalid(format!(
+                "invalid archive: the content of blob {promised} has another digest ({digest})"
+            )));
         }
         match result {
-            Ok(Ingested { meta, existed, guard }) => {
+            Ok(Ingested {
+                meta,
+                existed,
+                guard,
+            }) => {
                 if !existed {
                     self.new.insert(meta.diff_id.clone());
                 }
-                Ok(Item::Layer(SpooledLayer { meta, _guard: guard }))
+                Ok(Item::Layer(SpooledLayer {
+                    meta,
+                    _guard: guard,
+                }))
             }
             Err(error) if error.kind == types::Kind::InvalidParameter => Ok(Item::Bad(error)),
             Err(error) => Err(error),
@@ -210,33 +245,44 @@ impl Spool {
     }
 
     /// Whether there is such a file.
-    pub(super) fn has(&self, path: &str) -> bool {
+    pub(crate) fn has(&self, path: &str) -> bool {
         self.find(path).is_some()
     }
 
     /// The content of a small file; `None` when it is not there.
-    pub(super) fn small(&self, path: &str) -> Result<Option<Arc<[u8]>>> {
+    pub(crate) fn small(&self, path: &str) -> Result<Option<Arc<[u8]>>> {
         match self.find(path) {
             Some(Item::Small(content)) => Ok(Some(content.clone())),
-            Some(Item::TooLarge) => Err(Error::invalid(format!("invalid archive: {path} is too large"))),
-            Some(Item::Layer(_) | Item::Bad(_)) => Err(Error::invalid(format!("invalid archive: {path} is not what it should be"))),
+            Some(Item::TooLarge) => Err(Error::invalid(format!(
+                "invalid archive: {path} is too large"
+            ))),
+            Some(Item::Layer(_) | Item::Bad(_)) => Err(Error::invalid(format!(
+                "invalid archive: {path} is not what it should be"
+            ))),
             Some(Item::Link(_)) | None => Ok(None),
         }
     }
 
     /// The text of a file that must be there.
-    pub(super) fn text(&self, path: &str) -> Result<String> {
-        let content = self.small(path)?.ok_or_else(|| Error::invalid(format!("invalid archive: {path} is missing")))?;
-        String::from_utf8(content.to_vec()).map_err(|_| Error::invalid(format!("invalid archive: {path} is not text")))
+    pub(crate) fn text(&self, path: &str) -> Result<String> {
+        let content = self
+            .small(path)?
+            .ok_or_else(|| Error::invalid(format!("invalid archive: {path} is missing")))?;
+        String::from_utf8(content.to_vec())
+            .map_err(|_| Error::invalid(format!("invalid archive: {path} is not text")))
     }
 
     /// The layer that was in file `path`.
-    pub(super) fn layer_at(&self, path: &str) -> Result<&LayerMeta> {
+    pub(crate) fn layer_at(&self, path: &str) -> Result<&LayerMeta> {
         match self.find(path) {
             Some(Item::Layer(layer)) => Ok(&layer.meta),
             Some(Item::Bad(error)) => Err(error.clone()),
-            Some(_) => Err(Error::invalid(format!("invalid archive: {path} is not a layer"))),
-            None => Err(Error::invalid(format!("invalid archive: layer {path} is missing"))),
+            Some(_) => Err(Error::invalid(format!(
+                "invalid archive: {path} is not a layer"
+            ))),
+            None => Err(Error::invalid(format!(
+                "invalid archive: layer {path} is missing"
+            ))),
         }
     }
 }

@@ -33,7 +33,11 @@ fn base256(field: &[u8]) -> io::Result<i64> {
     let negative = field[0] & 0x40 != 0;
     let mut value: i128 = if negative { -1 } else { 0 };
     for (index, byte) in field.iter().enumerate() {
-        let byte = if index == 0 { (byte & 0x7f) | if negative { 0x80 } else { 0 } } else { *byte };
+        let byte = if index == 0 {
+            (byte & 0x7f) | if negative { 0x80 } else { 0 }
+        } else {
+            *byte
+        };
         // Twelve bytes at most: 96 bits never overflow 128.
         value = (value << 8) | i128::from(byte);
     }
@@ -42,12 +46,17 @@ fn base256(field: &[u8]) -> io::Result<i64> {
 
 fn octal(field: &[u8]) -> io::Result<i64> {
     let digits = field.trim_ascii_start();
-    let end = digits.iter().position(|&b| b == 0 || b == b' ').unwrap_or(digits.len());
+    let end = digits
+        .iter()
+        .position(|&b| b == 0 || b == b' ')
+        .unwrap_or(digits.len());
     let digits = &digits[..end];
     if digits.iter().any(|b| !(b'0'..=b'7').contains(b)) || digits.len() > 20 {
         return Err(bad("archive/tar: invalid tar header"));
     }
-    Ok(digits.iter().fold(0, |value, digit| (value << 3) | i64::from(digit - b'0')))
+    Ok(digits
+        .iter()
+        .fold(0, |value, digit| (value << 3) | i64::from(digit - b'0')))
 }
 
 impl<'a> RawHeader<'a> {
@@ -56,7 +65,11 @@ impl<'a> RawHeader<'a> {
         let stored = octal(&block[148..156])?;
         let (mut unsigned, mut signed) = (0i64, 0i64);
         for (index, &byte) in block.iter().enumerate() {
-            let byte = if (148..156).contains(&index) { b' ' } else { byte };
+            let byte = if (148..156).contains(&index) {
+                b' '
+            } else {
+                byte
+            };
             unsigned += i64::from(byte);
             signed += i64::from(byte.cast_signed());
         }
@@ -111,7 +124,11 @@ impl<'a> RawHeader<'a> {
             Dialect::Star => text(&self.0[345..476]),
             Dialect::Gnu | Dialect::V7 => &[],
         };
-        if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
+        if prefix.is_empty() {
+            name.to_vec()
+        } else {
+            [prefix, b"/", name].concat()
+        }
     }
     /// The four places for sparse segments in an old GNU header, and whether more follow.
     pub(super) fn gnu_sparse(&self) -> (&[u8], bool) {
@@ -132,7 +149,10 @@ mod tests {
         assert_eq!(number(b"0000644\0").unwrap(), 0o644);
         assert_eq!(number(b"   644 \0").unwrap(), 0o644);
         assert_eq!(number(b"\0\0\0\0").unwrap(), 0);
-        assert_eq!(number(&[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]).unwrap(), 256);
+        assert_eq!(
+            number(&[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]).unwrap(),
+            256
+        );
         assert_eq!(number(&[0xff; 12]).unwrap(), -1);
         assert!(number(&[0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).is_err());
         assert!(number(b"00008").is_err());

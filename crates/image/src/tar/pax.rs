@@ -35,16 +35,25 @@ pub(super) struct PaxSparse {
 impl PaxSparse {
     /// Whether there is any sparse map.
     pub(super) fn is_used(&self) -> bool {
-        self.major.is_some() || self.map.is_some() || self.blocks.is_some() || !self.pairs.is_empty()
+        self.major.is_some()
+            || self.map.is_some()
+            || self.blocks.is_some()
+            || !self.pairs.is_empty()
     }
 }
 
 fn invalid(key: &[u8]) -> io::Error {
-    bad(format!("archive/tar: invalid tar header: bad PAX record {:?}", String::from_utf8_lossy(key)))
+    bad(format!(
+        "archive/tar: invalid tar header: bad PAX record {:?}",
+        String::from_utf8_lossy(key)
+    ))
 }
 
 fn integer<T: std::str::FromStr>(key: &[u8], value: &[u8]) -> io::Result<T> {
-    std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).ok_or_else(|| invalid(key))
+    std::str::from_utf8(value)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| invalid(key))
 }
 
 /// Seconds with an optional fraction, possibly negative.
@@ -55,9 +64,16 @@ fn time(key: &[u8], value: &[u8]) -> io::Result<(i64, u32)> {
     if fraction.bytes().any(|b| !b.is_ascii_digit()) {
         return Err(invalid(key));
     }
-    let nanos = fraction.bytes().chain(std::iter::repeat(b'0')).take(9).fold(0u32, |n, digit| n * 10 + u32::from(digit - b'0'));
+    let nanos = fraction
+        .bytes()
+        .chain(std::iter::repeat(b'0'))
+        .take(9)
+        .fold(0u32, |n, digit| n * 10 + u32::from(digit - b'0'));
     match (whole.starts_with('-'), nanos) {
-        (true, 1..) => Ok((seconds.checked_sub(1).ok_or_else(|| invalid(key))?, 1_000_000_000 - nanos)),
+        (true, 1..) => Ok((
+            seconds.checked_sub(1).ok_or_else(|| invalid(key))?,
+            1_000_000_000 - nanos,
+        )),
         _ => Ok((seconds, nanos)),
     }
 }
@@ -89,11 +105,20 @@ impl Pax {
             b"GNU.sparse.major" => self.sparse.major = Some(integer(key, value)?),
             b"GNU.sparse.minor" => self.sparse.minor = Some(integer(key, value)?),
             b"GNU.sparse.name" => self.sparse.name = Some(value.to_vec()),
-            b"GNU.sparse.realsize" | b"GNU.sparse.size" => self.sparse.real_size = Some(integer(key, value)?),
+            b"GNU.sparse.realsize" | b"GNU.sparse.size" => {
+                self.sparse.real_size = Some(integer(key, value)?)
+            }
             b"GNU.sparse.numblocks" => self.sparse.blocks = Some(integer(key, value)?),
-            b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => self.sparse.pairs.push(integer(key, value)?),
+            b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
+                self.sparse.pairs.push(integer(key, value)?)
+            }
             b"GNU.sparse.map" => {
-                self.sparse.map = Some(value.split(|&b| b == b',').map(|part| integer(key, part)).collect::<io::Result<_>>()?);
+                self.sparse.map = Some(
+                    value
+                        .split(|&b| b == b',')
+                        .map(|part| integer(key, part))
+                        .collect::<io::Result<_>>()?,
+                );
             }
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
@@ -112,13 +137,21 @@ impl Pax {
 /// The first record of `content`: key, value, and what follows.
 fn record(content: &[u8]) -> io::Result<(&[u8], &[u8], &[u8])> {
     let broken = || bad("archive/tar: invalid tar header: broken PAX record");
-    let space = content.iter().take(20).position(|&b| b == b' ').ok_or_else(broken)?;
+    let space = content
+        .iter()
+        .take(20)
+        .position(|&b| b == b' ')
+        .ok_or_else(broken)?;
     let length: usize = integer(b"length", &content[..space])?;
     if length <= space + 1 || length > content.len() || content[length - 1] != b'\n' {
         return Err(broken());
     }
     let body = &content[space + 1..length - 1];
-    let equals = body.iter().position(|&b| b == b'=').filter(|&at| at > 0).ok_or_else(broken)?;
+    let equals = body
+        .iter()
+        .position(|&b| b == b'=')
+        .filter(|&at| at > 0)
+        .ok_or_else(broken)?;
     Ok((&body[..equals], &body[equals + 1..], &content[length..]))
 }
 
@@ -128,11 +161,21 @@ mod tests {
 
     #[test]
     fn records() {
-        let pax = Pax::parse(b"12 path=a/b\n21 mtime=-1.25000000\n27 SCHILY.xattr.user.x=\x00\x01\n\n").unwrap();
+        let pax =
+            Pax::parse(b"12 path=a/b\n21 mtime=-1.25000000\n27 SCHILY.xattr.user.x=\x00\x01\n\n")
+                .unwrap();
         assert_eq!(pax.path.as_deref(), Some(&b"a/b"[..]));
         assert_eq!(pax.mtime, Some((-2, 750_000_000)));
         assert_eq!(pax.xattrs, [(b"user.x".to_vec(), b"\0\x01\n".to_vec())]);
-        for broken in [&b"12 path=a/b"[..], b"99 path=a\n", b"x", b"3 a\n", b"9 path=\0\n", b"10 size=-1\n", b"0 \n"] {
+        for broken in [
+            &b"12 path=a/b"[..],
+            b"99 path=a\n",
+            b"x",
+            b"3 a\n",
+            b"9 path=\0\n",
+            b"10 size=-1\n",
+            b"0 \n",
+        ] {
             assert!(Pax::parse(broken).is_err(), "{broken:?}");
         }
     }

@@ -58,7 +58,13 @@ struct Pending {
 impl<R: BufRead, T: Tap> Reader<R, T> {
     /// A reader of `input`, telling `tap`.
     pub(crate) fn new(input: R, tap: T) -> Self {
-        Self { input, tap, left: 0, padding: 0, ended: false }
+        Self {
+            input,
+            tap,
+            left: 0,
+            padding: 0,
+            ended: false,
+        }
     }
 
     /// The tap.
@@ -78,7 +84,11 @@ impl<R: BufRead, T: Tap> Reader<R, T> {
         loop {
             self.skip_content()?;
             let Some(block) = self.header_block()? else {
-                return if pending.any { Err(cut_off()) } else { Ok(None) };
+                return if pending.any {
+                    Err(cut_off())
+                } else {
+                    Ok(None)
+                };
             };
             let header = RawHeader::new(&block)?;
             match header.flag() {
@@ -122,7 +132,10 @@ impl<R: BufRead, T: Tap> Reader<R, T> {
 
     /// Sends the rest of the content, and the padding, to the tap.
     pub(crate) fn skip_content(&mut self) -> io::Result<()> {
-        let mut rest = self.left.checked_add(self.padding).ok_or_else(|| bad("archive/tar: invalid tar header"))?;
+        let mut rest = self
+            .left
+            .checked_add(self.padding)
+            .ok_or_else(|| bad("archive/tar: invalid tar header"))?;
         while rest > 0 {
             let buffer = self.input.fill_buf()?;
             if buffer.is_empty() {
@@ -176,14 +189,12 @@ impl<R: BufRead, T: Tap> Reader<R, T> {
             return Ok(None);
         }
         let zero = [0; BLOCK];
-        match self.block()? {
-            Some(block) if block != zero => return Ok(Some(block)),
-            Some(_) => {
-                if self.block()?.is_some_and(|block| block != zero) {
-                    return Err(bad("archive/tar: invalid tar header"));
-                }
-            }
-            None => {}
+        let first = self.block()?;
+        if first.is_some_and(|block| block != zero) {
+            return Ok(first);
+        }
+        if first.is_some() && self.block()?.is_some_and(|block| block != zero) {
+            return Err(bad("archive/tar: invalid tar header"));
         }
         self.ended = true;
         Ok(None)
@@ -191,7 +202,8 @@ impl<R: BufRead, T: Tap> Reader<R, T> {
 
     /// The content of an extension header.
     fn extension(&mut self, header: &RawHeader<'_>) -> io::Result<Vec<u8>> {
-        let size = u64::try_from(header.size()?).map_err(|_| bad("archive/tar: invalid tar header"))?;
+        let size =
+            u64::try_from(header.size()?).map_err(|_| bad("archive/tar: invalid tar header"))?;
         if size > MAX_EXTENSION {
             return Err(bad("archive/tar: header field too long"));
         }
@@ -215,18 +227,41 @@ impl<R: BufRead, T: Tap> Reader<R, T> {
 
     /// Applies the extensions to a header.
     fn entry(&mut self, header: &RawHeader<'_>, pending: Pending) -> io::Result<Entry> {
-        let Pending { long_path, long_link, pax, .. } = pending;
-        let path = pax.sparse.name.clone().or(pax.path.clone()).or(long_path).unwrap_or_else(|| header.path());
-        let link = pax.link.clone().or(long_link).unwrap_or_else(|| header.link().to_vec());
+        let Pending {
+            long_path,
+            long_link,
+            pax,
+            ..
+        } = pending;
+        let path = pax
+            .sparse
+            .name
+            .clone()
+            .or(pax.path.clone())
+            .or(long_path)
+            .unwrap_or_else(|| header.path());
+        let link = pax
+            .link
+            .clone()
+            .or(long_link)
+            .unwrap_or_else(|| header.link().to_vec());
         let kind = kind_of(header.flag(), &path)?;
         let stored = self.stored_size(header, &pax, kind)?;
         self.begin_content(stored);
-        let sparse = if kind == Kind::File { self.sparse_map(header, &pax)? } else { None };
+        let sparse = if kind == Kind::File {
+            self.sparse_map(header, &pax)?
+        } else {
+            None
+        };
         let (size, segments) = match sparse {
             Some((real_size, segments)) => (real_size, Some(segments)),
             None => (stored, None),
         };
-        let (major, minor) = if matches!(kind, Kind::CharDevice | Kind::BlockDevice) { header.device()? } else { (0, 0) };
+        let (major, minor) = if matches!(kind, Kind::CharDevice | Kind::BlockDevice) {
+            header.device()?
+        } else {
+            (0, 0)
+        };
         Ok(Entry {
             path,
             link,
@@ -248,18 +283,25 @@ impl<R: BufRead, T: Tap> Reader<R, T> {
     fn stored_size(&self, header: &RawHeader<'_>, pax: &Pax, kind: Kind) -> io::Result<u64> {
         let size = match pax.size {
             Some(size) => size,
-            None => u64::try_from(header.size()?).map_err(|_| bad("archive/tar: invalid tar header: negative size"))?,
+            None => u64::try_from(header.size()?)
+                .map_err(|_| bad("archive/tar: invalid tar header: negative size"))?,
         };
         // Only files have content, whatever the header of another kind says.
         match kind {
-            Kind::File if size > i64::MAX as u64 => Err(bad("archive/tar: invalid tar header: size out of range")),
+            Kind::File if size > i64::MAX as u64 => {
+                Err(bad("archive/tar: invalid tar header: size out of range"))
+            }
             Kind::File => Ok(size),
             _ => Ok(0),
         }
     }
 
     /// The full size and the segments of a sparse file.
-    fn sparse_map(&mut self, header: &RawHeader<'_>, pax: &Pax) -> io::Result<Option<(u64, Vec<Segment>)>> {
+    fn sparse_map(
+        &mut self,
+        header: &RawHeader<'_>,
+        pax: &Pax,
+    ) -> io::Result<Option<(u64, Vec<Segment>)>> {
         let (real_size, segments) = if header.flag() == b'S' && header.dialect() == Dialect::Gnu {
             self.gnu_map(header)?
         } else if pax.sparse.major == Some(1) && pax.sparse.minor.unwrap_or(0) == 0 {
@@ -311,10 +353,15 @@ impl<R: BufRead, T: Tap> Reader<R, T> {
                     }
                     continue;
                 }
-                let number: u64 = std::str::from_utf8(&line).ok().and_then(|text| text.parse().ok()).ok_or_else(invalid)?;
+                let number: u64 = std::str::from_utf8(&line)
+                    .ok()
+                    .and_then(|text| text.parse().ok())
+                    .ok_or_else(invalid)?;
                 line.clear();
                 match wanted {
-                    None if number <= sparse::MAX_SEGMENTS as u64 => wanted = Some(number as usize * 2),
+                    None if number <= sparse::MAX_SEGMENTS as u64 => {
+                        wanted = Some(number as usize * 2)
+                    }
                     None => return Err(invalid()),
                     Some(_) => numbers.push(number),
                 }
@@ -328,11 +375,16 @@ impl<R: BufRead, T: Tap> Reader<R, T> {
 }
 
 fn clamp(buffer: &[u8], limit: u64) -> &[u8] {
-    &buffer[..usize::try_from(limit).unwrap_or(usize::MAX).min(buffer.len())]
+    &buffer[..usize::try_from(limit)
+        .unwrap_or(usize::MAX)
+        .min(buffer.len())]
 }
 
 fn until_nul(mut content: Vec<u8>) -> Vec<u8> {
-    let end = content.iter().position(|&b| b == 0).unwrap_or(content.len());
+    let end = content
+        .iter()
+        .position(|&b| b == 0)
+        .unwrap_or(content.len());
     content.truncate(end);
     content
 }
@@ -340,12 +392,14 @@ fn until_nul(mut content: Vec<u8>) -> Vec<u8> {
 fn owner(pax: Option<u32>, header: io::Result<i64>) -> io::Result<u32> {
     match pax {
         Some(id) => Ok(id),
-        None => u32::try_from(header?).map_err(|_| bad("archive/tar: invalid tar header: owner out of range")),
+        None => u32::try_from(header?)
+            .map_err(|_| bad("archive/tar: invalid tar header: owner out of range")),
     }
 }
 
 fn device_number(number: i64) -> io::Result<u32> {
-    u32::try_from(number).map_err(|_| bad("archive/tar: invalid tar header: device number out of range"))
+    u32::try_from(number)
+        .map_err(|_| bad("archive/tar: invalid tar header: device number out of range"))
 }
 
 fn kind_of(flag: u8, path: &[u8]) -> io::Result<Kind> {

@@ -18,8 +18,12 @@ pub(super) fn add_gnu(segments: &mut Vec<Segment>, fields: &[u8]) -> io::Result<
         if pair[0] == 0 || pair[12] == 0 {
             break;
         }
-        let get = |field: &[u8]| number(field).and_then(|n| u64::try_from(n).map_err(|_| invalid()));
-        segments.push(Segment { offset: get(&pair[..12])?, length: get(&pair[12..])? });
+        let get =
+            |field: &[u8]| number(field).and_then(|n| u64::try_from(n).map_err(|_| invalid()));
+        segments.push(Segment {
+            offset: get(&pair[..12])?,
+            length: get(&pair[12..])?,
+        });
         if segments.len() > MAX_SEGMENTS {
             return Err(invalid());
         }
@@ -29,10 +33,16 @@ pub(super) fn add_gnu(segments: &mut Vec<Segment>, fields: &[u8]) -> io::Result<
 
 /// Segments from a flat list of offsets and lengths.
 pub(super) fn from_pairs(numbers: &[u64]) -> io::Result<Vec<Segment>> {
-    if numbers.len() % 2 != 0 || numbers.len() / 2 > MAX_SEGMENTS {
+    if !numbers.len().is_multiple_of(2) || numbers.len() / 2 > MAX_SEGMENTS {
         return Err(invalid());
     }
-    Ok(numbers.chunks_exact(2).map(|pair| Segment { offset: pair[0], length: pair[1] }).collect())
+    Ok(numbers
+        .chunks_exact(2)
+        .map(|pair| Segment {
+            offset: pair[0],
+            length: pair[1],
+        })
+        .collect())
 }
 
 /// Fails unless the segments are in order, apart from each other, within `real_size`, and
@@ -43,9 +53,16 @@ pub(super) fn check(segments: &[Segment], real_size: u64, stored: u64) -> io::Re
         if segment.offset < end {
             return Err(invalid());
         }
-        end = segment.offset.checked_add(segment.length).ok_or_else(invalid)?;
+        end = segment
+            .offset
+            .checked_add(segment.length)
+            .ok_or_else(invalid)?;
         // Cannot overflow: the segments do not overlap and end below 2^64.
         total += segment.length;
     }
-    if end > real_size || total != stored { Err(invalid()) } else { Ok(()) }
+    if end > real_size || total != stored {
+        Err(invalid())
+    } else {
+        Ok(())
+    }
 }

@@ -54,7 +54,11 @@ pub(crate) struct Writer<W> {
 
 impl<W: Write> Writer<W> {
     pub(crate) fn new(output: W) -> Self {
-        Self { output, left: 0, padding: 0 }
+        Self {
+            output,
+            left: 0,
+            padding: 0,
+        }
     }
 
     /// Begins an entry; `size` bytes of content must follow for files.
@@ -62,8 +66,14 @@ impl<W: Write> Writer<W> {
         self.finish_entry()?;
         let records = pax_records(header);
         if !records.is_empty() {
-            let content: Vec<u8> = records.iter().flat_map(|(key, value)| record(key, value)).collect();
-            let pax = Header { size: content.len() as u64, ..Header::plain("PaxHeaders.0/entry", Kind::File, 0o644, 0) };
+            let content: Vec<u8> = records
+                .iter()
+                .flat_map(|(key, value)| record(key, value))
+                .collect();
+            let pax = Header {
+                size: content.len() as u64,
+                ..Header::plain("PaxHeaders.0/entry", Kind::File, 0o644, 0)
+            };
             self.output.write_all(&block(&pax, b'x'))?;
             self.output.write_all(&content)?;
             self.pad(content.len() as u64)?;
@@ -80,7 +90,9 @@ impl<W: Write> Writer<W> {
     pub(crate) fn content(&mut self, bytes: &[u8]) -> io::Result<()> {
         let length = bytes.len() as u64;
         if length > self.left {
-            return Err(io::Error::other("more content than the header of the entry says"));
+            return Err(io::Error::other(
+                "more content than the header of the entry says",
+            ));
         }
         self.left -= length;
         self.output.write_all(bytes)
@@ -96,7 +108,9 @@ impl<W: Write> Writer<W> {
 
     fn finish_entry(&mut self) -> io::Result<()> {
         if self.left > 0 {
-            return Err(io::Error::other("less content than the header of the entry says"));
+            return Err(io::Error::other(
+                "less content than the header of the entry says",
+            ));
         }
         let padding = std::mem::take(&mut self.padding) as usize;
         self.output.write_all(&[0; BLOCK][..padding])
@@ -158,9 +172,15 @@ fn decimal_time(seconds: i64, nanos: u32) -> String {
     if nanos == 0 {
         return seconds.to_string();
     }
-    let (sign, seconds, nanos) =
-        if seconds < 0 { ("-", (seconds + 1).unsigned_abs(), 1_000_000_000 - nanos) } else { ("", seconds.unsigned_abs(), nanos) };
-    format!("{sign}{seconds}.{}", format!("{nanos:09}").trim_end_matches('0'))
+    let (sign, seconds, nanos) = if seconds < 0 {
+        ("-", (seconds + 1).unsigned_abs(), 1_000_000_000 - nanos)
+    } else {
+        ("", seconds.unsigned_abs(), nanos)
+    };
+    format!(
+        "{sign}{seconds}.{}",
+        format!("{nanos:09}").trim_end_matches('0')
+    )
 }
 
 /// One PAX record; its length counts itself.
@@ -190,15 +210,24 @@ fn block(header: &Header, flag: u8) -> [u8; BLOCK] {
         block[at..at + count].copy_from_slice(&bytes[..count]);
     };
     // Numbers that do not fit are in the PAX header; readers take that one.
-    let octal = |value: u64, digits: usize| format!("{:0digits$o}", value.min(octal_max(digits as u32)));
+    let octal =
+        |value: u64, digits: usize| format!("{:0digits$o}", value.min(octal_max(digits as u32)));
     let (prefix, name) = split(&header.path).unwrap_or((&[], &header.path));
     put(0, name, 100);
     put(100, octal(u64::from(header.mode & 0o7777), 7).as_bytes(), 7);
     put(108, octal(u64::from(header.uid), 7).as_bytes(), 7);
     put(116, octal(u64::from(header.gid), 7).as_bytes(), 7);
-    let size = if header.kind == Kind::File { header.size } else { 0 };
+    let size = if header.kind == Kind::File {
+        header.size
+    } else {
+        0
+    };
     put(124, octal(size, 11).as_bytes(), 11);
-    put(136, octal(u64::try_from(header.mtime.0).unwrap_or(0), 11).as_bytes(), 11);
+    put(
+        136,
+        octal(u64::try_from(header.mtime.0).unwrap_or(0), 11).as_bytes(),
+        11,
+    );
     put(148, b"        ", 8);
     put(156, &[flag], 1);
     put(157, &header.link, 100);

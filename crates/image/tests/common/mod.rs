@@ -51,7 +51,8 @@ impl Tar {
         self
     }
     pub(crate) fn file(self, name: &str, content: &[u8]) -> Self {
-        self.raw(&header(name.as_bytes(), b'0', content.len() as u64)).content(content)
+        self.raw(&header(name.as_bytes(), b'0', content.len() as u64))
+            .content(content)
     }
     pub(crate) fn dir(self, name: &str) -> Self {
         self.raw(&header(name.as_bytes(), b'5', 0))
@@ -88,7 +89,8 @@ impl Tar {
             content.extend_from_slice(value);
             content.push(b'\n');
         }
-        self.raw(&header(b"PaxHeaders/x", b'x', content.len() as u64)).content(&content)
+        self.raw(&header(b"PaxHeaders/x", b'x', content.len() as u64))
+            .content(&content)
     }
     pub(crate) fn end(self) -> Vec<u8> {
         self.raw(&[0; 1024]).0
@@ -120,17 +122,27 @@ impl Layers {
     }
     /// Ingests, and checks that the tar comes back exactly.
     pub(crate) fn exact(&self, tar: &[u8]) -> PathBuf {
-        let made = self.store.ingest(tar, Some(&Digest::of(tar))).unwrap_or_else(|error| panic!("{error}"));
+        let made = self
+            .store
+            .ingest(tar, Some(&Digest::of(tar)))
+            .unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(made.meta.tar_size, tar.len() as u64);
         let mut back = Vec::new();
-        self.store.tar_stream(&made.meta.diff_id).unwrap().read_to_end(&mut back).unwrap();
+        self.store
+            .tar_stream(&made.meta.diff_id)
+            .unwrap()
+            .read_to_end(&mut back)
+            .unwrap();
         assert!(back == tar, "the tar that comes back differs");
         self.store.tree(&made.meta.diff_id)
     }
     /// Ingests what must fail; nothing may be left. Returns the message.
     pub(crate) fn refused(&self, tar: &[u8]) -> String {
         let before = self.left();
-        let error = self.store.ingest(tar, None).expect_err("this tar must be refused");
+        let error = self
+            .store
+            .ingest(tar, None)
+            .expect_err("this tar must be refused");
         assert_eq!(self.left(), before, "{error}");
         error.message
     }
@@ -139,11 +151,18 @@ impl Layers {
 /// Runs a program that must succeed.
 pub(crate) fn run(command: &mut Command) {
     let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 pub(crate) fn have(program: &str) -> bool {
-    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+    Command::new(program)
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success())
 }
 
 /// All paths below `dir`, for comparisons.
@@ -153,7 +172,15 @@ pub(crate) fn listing(dir: &Path) -> Vec<String> {
     while let Some(at) = todo.pop() {
         for entry in std::fs::read_dir(&at).unwrap() {
             let entry = entry.unwrap();
-            found.push(entry.path().strip_prefix(dir).unwrap().to_str().unwrap().to_owned());
+            found.push(
+                entry
+                    .path()
+                    .strip_prefix(dir)
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .to_owned(),
+            );
             if entry.file_type().unwrap().is_dir() {
                 todo.push(entry.path());
             }
@@ -174,8 +201,16 @@ impl Store for Memory {
     }
     async fn list(&self, prefix: &str) -> store::Result<Listing> {
         let state = self.0.lock().unwrap();
-        let entries = state.1.values().filter(|entry| entry.key.starts_with(prefix)).cloned().collect();
-        Ok(Listing { revision: state.0, entries })
+        let entries = state
+            .1
+            .values()
+            .filter(|entry| entry.key.starts_with(prefix))
+            .cloned()
+            .collect();
+        Ok(Listing {
+            revision: state.0,
+            entries,
+        })
     }
     async fn commit(&self, txn: Txn) -> store::Result<Revision> {
         let mut state = self.0.lock().unwrap();
@@ -183,7 +218,13 @@ impl Store for Memory {
             let (key, holds) = match guard {
                 Guard::Absent(key) => (key, !state.1.contains_key(key)),
                 Guard::Present(key) => (key, state.1.contains_key(key)),
-                Guard::Unchanged(key, revision) => (key, state.1.get(key).is_some_and(|entry| entry.modified == *revision)),
+                Guard::Unchanged(key, revision) => (
+                    key,
+                    state
+                        .1
+                        .get(key)
+                        .is_some_and(|entry| entry.modified == *revision),
+                ),
             };
             if !holds {
                 return Err(store::Error::Conflict { key: key.clone() });
@@ -195,7 +236,16 @@ impl Store for Memory {
             match op {
                 Op::Put { key, value, lease } => {
                     let created = state.1.get(&key).map_or(now, |entry| entry.created);
-                    state.1.insert(key.clone(), Entry { key, value, created, modified: now, lease });
+                    state.1.insert(
+                        key.clone(),
+                        Entry {
+                            key,
+                            value,
+                            created,
+                            modified: now,
+                            lease,
+                        },
+                    );
                 }
                 Op::Delete { key } => drop(state.1.remove(&key)),
                 Op::DeletePrefix { prefix } => state.1.retain(|key, _| !key.starts_with(&prefix)),
@@ -204,10 +254,16 @@ impl Store for Memory {
         Ok(now)
     }
     async fn watch(&self, _prefix: &str, _after: Revision) -> store::Result<Watch> {
-        Err(store::Error::Engine { operation: "watch".into(), reason: "not in this store".into() })
+        Err(store::Error::Engine {
+            operation: "watch".into(),
+            reason: "not in this store".into(),
+        })
     }
     async fn grant(&self, _ttl: Duration) -> store::Result<LeaseId> {
-        Err(store::Error::Engine { operation: "grant".into(), reason: "not in this store".into() })
+        Err(store::Error::Engine {
+            operation: "grant".into(),
+            reason: "not in this store".into(),
+        })
     }
     async fn keep_alive(&self, lease: LeaseId) -> store::Result<()> {
         Err(store::Error::LeaseExpired(lease))
@@ -229,7 +285,12 @@ pub(crate) async fn images() -> Images {
     let dir = tempfile::tempdir().unwrap();
     let records = Arc::new(Memory::default());
     let store = ImageStore::open(dir.path(), records.clone()).await.unwrap();
-    Images { dir, store, records, ns: Namespace::default() }
+    Images {
+        dir,
+        store,
+        records,
+        ns: Namespace::default(),
+    }
 }
 
 impl Images {
@@ -243,7 +304,13 @@ impl Images {
         names
     }
     /// Records an image of these layers.
-    pub(crate) async fn image(&self, layers: &[&[u8]], extra: &str, tags: &[&str], parent: Option<Digest>) -> Digest {
+    pub(crate) async fn image(
+        &self,
+        layers: &[&[u8]],
+        extra: &str,
+        tags: &[&str],
+        parent: Option<Digest>,
+    ) -> Digest {
         let ids: Vec<Digest> = layers.iter().map(|tar| Digest::of(tar)).collect();
         let mut guards = Vec::new();
         for (tar, id) in layers.iter().zip(&ids) {
@@ -251,13 +318,25 @@ impl Images {
         }
         let config = config(&ids, extra);
         let references = tags.iter().map(|tag| tag.parse().unwrap()).collect();
-        let new = NewImage { config, parent, references, source: None };
-        self.store.create_image(&self.ns, new).await.unwrap().id.clone()
+        let new = NewImage {
+            config,
+            parent,
+            references,
+            source: None,
+        };
+        self.store
+            .create_image(&self.ns, new)
+            .await
+            .unwrap()
+            .id
+            .clone()
     }
     /// Loads from memory.
     pub(crate) async fn load(&self, archive: &[u8]) -> types::Result<Vec<image::Loaded>> {
         let archive = std::io::Cursor::new(archive.to_vec());
-        self.store.load(&self.ns, archive, None, Arc::new(|_, _| {})).await
+        self.store
+            .load(&self.ns, archive, None, Arc::new(|_, _| {}))
+            .await
     }
     /// Saves into memory.
     pub(crate) async fn save(&self, names: &[&str]) -> Vec<u8> {
