@@ -20,6 +20,7 @@ use crate::{
     failure,
     meta::Meta,
     paths::{self, in_directory},
+    seccomp,
 };
 
 /// Standard input, output and error of a process.
@@ -83,6 +84,13 @@ pub struct Started {
     pub pid: i32,
 }
 
+/// A bundle on disk.
+struct Prepared {
+    listener: UnixListener,
+    /// Under this key the compiled seccomp filter is still to be learnt.
+    filter: Option<seccomp::Key>,
+}
+
 impl Runtime {
     /// Starts a container whose root file system, network namespace and generated files are
     /// ready. On failure nothing of it is left but the bundle's own mounts.
@@ -94,15 +102,22 @@ impl Runtime {
         let directory = self.paths().container(&id);
         let starting = self.starting().begin(&directory);
         let prepared = blocking(move || runtime.prepare(launch)).await;
+        let mut unlearnt = None;
         let outcome = match prepared {
-            Ok(listener) => self.supervise(directory, listener).await,
+            Ok(prepared) => {
+                unlearnt = prepared.filter;
+                self.supervise(directory, prepared.listener).await
+            }
             Err(error) => Err(error),
         };
         // From here on nobody waits for the socket any more, the clean-up least of all.
         drop(starting);
         match outcome {
             Ok(report) => match report {
-                proto::Report::Started(started) => Ok(Started { pid: started.pid }),
+                proto::Report::Started(started) => {
+                    self.learn_filter(&id, unlearnt);
+                    Ok(Started { pid: started.pid })
+                }
                 proto::Report::Failed(words) => {
                     self.delete(&id).await?;
                     Err(failure::create_failed(&name, &command, &words).into())
@@ -143,9 +158,18 @@ impl Runtime {
         )
     }
 
+    /// Keeps the compiled seccomp filter of a first start for the next ones, in the background.
+    fn learn_filter(&self, id: &ContainerId, key: Option<seccomp::Key>) {
+        let Some(key) = key else { return };
+        let state = self.paths().runtime_root().join(id.as_str());
+        let runtime = self.clone();
+        tokio::task::spawn_blocking(move || runtime.filters().learn(key, &state));
+    }
+
     /// Writes bundle and configurations, binds the attach socket.
-    fn prepare(&self, launch: Launch) -> Result<UnixListener> {
+    fn prepare(&self, mut launch: Launch) -> Result<Prepared> {
         let binary = self.runtime_path(&launch.runtime)?.to_owned();
+        let filter = self.filters().apply(&binary, &mut launch.spec);
         let directory = self.paths().container(&launch.id);
         paths::remove_tree(&directory)?;
         fs::create_dir_all(&directory)
@@ -177,7 +201,8 @@ impl Runtime {
             ..self.shim_config(launch.stdio, launch.wait_attach)
         };
         write_json(&directory.join(files::CONFIG), &config)?;
-        in_directory(&directory, files::SOCKET, |path| UnixListener::bind(path))
+        let listener = in_directory(&directory, files::SOCKET, |path| UnixListener::bind(path))?;
+        Ok(Prepared { listener, filter })
     }
 
     /// The same for an exec session.

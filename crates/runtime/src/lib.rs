@@ -69,6 +69,7 @@ struct Inner {
     paths: Paths,
     cgroups: Cgroups,
     starting: client::Starting,
+    filters: seccomp::Compiled,
 }
 
 impl Runtime {
@@ -85,6 +86,7 @@ impl Runtime {
             paths,
             cgroups,
             starting: client::Starting::default(),
+            filters: seccomp::Compiled::default(),
         })))
     }
 
@@ -123,6 +125,9 @@ impl Runtime {
 
     pub(crate) fn paths(&self) -> &Paths {
         &self.0.paths
+    }
+    pub(crate) fn filters(&self) -> &seccomp::Compiled {
+        &self.0.filters
     }
     pub(crate) fn starting(&self) -> &client::Starting {
         &self.0.starting

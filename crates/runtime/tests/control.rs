@@ -254,3 +254,26 @@ async fn privileged_and_init() {
         outcome.stderr()
     );
 }
+
+#[tokio::test]
+async fn the_filter_is_the_same_when_it_is_reused() {
+    let world = World::new();
+    let script = "grep Seccomp: /proc/self/status; unshare -m true 2>&1; dmesg 2>&1 | head -1";
+    let first = world.container(&["sh", "-c", script]).run().await.stdout();
+    assert!(
+        first.contains("Seccomp:\t2") && first.contains("Operation not permitted"),
+        "{first}"
+    );
+    // The first one is learnt in the background.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for _ in 0..2 {
+        assert_eq!(
+            world.container(&["sh", "-c", script]).run().await.stdout(),
+            first
+        );
+    }
+    // Another profile is another filter.
+    let mut unconfined = world.container(&["grep", "Seccomp:", "/proc/self/status"]);
+    unconfined.host.security_opt = Some(vec!["seccomp=unconfined".into()]);
+    assert_eq!(unconfined.run().await.stdout(), "Seccomp:\t0\n");
+}

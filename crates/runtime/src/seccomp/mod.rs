@@ -3,6 +3,7 @@
 //! A rule of such a profile may depend on the machine's architecture, on the kernel and on
 //! the container's capabilities; what is left of it are plain OCI rules.
 
+mod compiled;
 mod default;
 
 use oci_spec::runtime::{
@@ -13,6 +14,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 
+pub(crate) use self::compiled::{Compiled, Key};
 pub use self::default::default_profile;
 
 /// docker's form of a profile.
