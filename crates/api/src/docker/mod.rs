@@ -24,6 +24,8 @@ mod networks;
 mod plugins;
 mod query;
 mod router;
+#[cfg(test)]
+mod schema_tests;
 mod scope;
 mod session;
 mod swarm;

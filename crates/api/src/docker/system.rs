@@ -99,7 +99,7 @@ pub(super) async fn info(call: Call) -> Result<Response> {
     call::json(&system_info(info))
 }
 
-fn system_info(info: Info) -> SystemInfo {
+pub(super) fn system_info(info: Info) -> SystemInfo {
     let node = info.node;
     let security = [
         (node.seccomp, "name=seccomp,profile=builtin"),

@@ -98,7 +98,7 @@ pub(crate) async fn connection<S: Duplex + 'static>(
 }
 
 type BoxedAnswer =
-    Pin<Box<dyn Future<Output = Result<Response<Watched<Body>>, Infallible>> + Send>>;
+    Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Infallible>> + Send>>;
 
 async fn run<S, F>(
     conn: &mut http1::Connection<TokioIo<Socket<S>>, F>,
@@ -106,7 +106,7 @@ async fn run<S, F>(
 ) -> hyper::Result<()>
 where
     S: Duplex + 'static,
-    F: hyper::service::HttpService<Incoming, ResBody = Watched<Body>, Error = Infallible> + Unpin,
+    F: hyper::service::HttpService<Incoming, ResBody = ResponseBody, Error = Infallible> + Unpin,
     F::Future: Unpin,
 {
     tokio::select! {
@@ -119,45 +119,32 @@ where
 
 fn answer(request: Request<Incoming>, router: axum::Router, hijacker: Hijacker) -> BoxedAnswer {
     let flags = hijacker.flags.clone();
-    flags
-        .body_done
-        .store(request.body().is_end_stream(), Ordering::Release);
+    flags.body_wanted.store(false, Ordering::Release);
     flags.answering.store(true, Ordering::Release);
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(hijacker);
-    let body = Body::new(Watched {
-        inner: body,
-        flags: flags.clone(),
-        ended: |flags| flags.body_done.store(true, Ordering::Release),
-    });
+    let body = Body::new(RequestBody { inner: body, flags: flags.clone() });
     Box::pin(async move {
         let response = router.oneshot(Request::from_parts(parts, body)).await?;
-        Ok(response.map(|body| Watched {
-            inner: body,
-            flags,
-            ended: |flags| flags.answering.store(false, Ordering::Release),
-        }))
+        Ok(response.map(|inner| ResponseBody { inner, flags }))
     })
 }
 
-/// A body that notes when it has ended or was dropped.
-struct Watched<B> {
-    inner: B,
+/// A request's body; notes whether its handler waits for more of it.
+struct RequestBody {
+    inner: Incoming,
     flags: Arc<Flags>,
-    ended: fn(&Flags),
 }
 
-impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Watched<B> {
+impl HttpBody for RequestBody {
     type Data = Bytes;
-    type Error = B::Error;
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    type Error = hyper::Error;
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        if matches!(polled, Poll::Ready(None)) || self.inner.is_end_stream() {
-            (self.ended)(&self.flags);
+        if polled.is_ready() {
+            self.flags.pieces.fetch_add(1, Ordering::AcqRel);
         }
+        self.flags.body_wanted.store(polled.is_pending(), Ordering::Release);
         polled
     }
     fn is_end_stream(&self) -> bool {
@@ -168,8 +155,34 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Watched<B> {
     }
 }
 
-impl<B> Drop for Watched<B> {
+impl Drop for RequestBody {
     fn drop(&mut self) {
-        (self.ended)(&self.flags);
+        self.flags.body_wanted.store(false, Ordering::Release);
+    }
+}
+
+/// A response's body; notes when it was sent or given up.
+struct ResponseBody {
+    inner: Body,
+    flags: Arc<Flags>,
+}
+
+impl HttpBody for ResponseBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        self.flags.answering.store(false, Ordering::Release);
     }
 }

@@ -10,7 +10,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -20,11 +20,11 @@ use rustix::event::{PollFd, PollFlags, poll};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
-    time::{Interval, MissedTickBehavior, interval},
+    time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 
 /// How often a half-closed client is looked at again.
-const RECHECK: Duration = Duration::from_millis(500);
+const RECHECK: Duration = Duration::from_millis(100);
 
 /// A stream over a socket whose peer can be seen to be gone.
 pub trait HangUp {
@@ -61,23 +61,44 @@ pub(super) fn hung_up(socket: BorrowedFd<'_>) -> bool {
 pub(super) struct Flags {
     /// A request is being answered.
     pub(super) answering: AtomicBool,
-    /// Its body was read to the end, or nobody wants it any more.
-    pub(super) body_done: AtomicBool,
+    /// The handler waits for more of the request's body.
+    pub(super) body_wanted: AtomicBool,
+    /// Counts pieces of bodies that handlers were given.
+    pub(super) pieces: AtomicUsize,
     /// The connection was taken over: what hyper writes is dropped.
     pub(super) muted: AtomicBool,
-}
-
-impl Flags {
-    fn waits_for_answer(&self) -> bool {
-        self.answering.load(Ordering::Acquire) && self.body_done.load(Ordering::Acquire)
-    }
 }
 
 /// A socket with [`Flags`] between it and hyper.
 pub(super) struct Socket<S> {
     inner: S,
     flags: Arc<Flags>,
-    recheck: Option<Interval>,
+    after_end: Option<AfterEnd>,
+}
+
+/// What is kept in mind of a client that has closed its sending side.
+struct AfterEnd {
+    timer: Interval,
+    /// How many pieces there were when the handler was last seen waiting for one.
+    starved_at: Option<usize>,
+}
+
+impl AfterEnd {
+    fn new() -> Self {
+        let mut timer = interval_at(Instant::now() + RECHECK, RECHECK);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { timer, starved_at: None }
+    }
+
+    /// Whether the handler waits for a body that will not come: seen twice in a row, since
+    /// the last piece may be on its way to the handler.
+    fn starves(&mut self, flags: &Flags) -> bool {
+        let wanted = flags.body_wanted.load(Ordering::Acquire);
+        let now = wanted.then(|| flags.pieces.load(Ordering::Acquire));
+        let starves = now.is_some() && now == self.starved_at;
+        self.starved_at = now;
+        starves
+    }
 }
 
 impl<S> Socket<S> {
@@ -85,7 +106,7 @@ impl<S> Socket<S> {
         Self {
             inner,
             flags,
-            recheck: None,
+            after_end: None,
         }
     }
     pub(super) fn into_inner(self) -> S {
@@ -105,18 +126,20 @@ impl<S: AsyncRead + HangUp + Unpin> AsyncRead for Socket<S> {
             return Poll::Ready(Ok(()));
         }
         // End of file. hyper takes that for a lost client and drops the request that is
-        // under way, so it must not see it while the client still waits for the answer.
-        loop {
-            if !self.flags.waits_for_answer() || hung_up(self.inner.socket()) {
-                return Poll::Ready(Ok(()));
-            }
-            let timer = self.recheck.get_or_insert_with(|| {
-                let mut timer = interval(RECHECK);
-                timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                timer
-            });
-            ready!(timer.poll_tick(cx));
+        // under way, so it must not see it while the client still waits for the answer;
+        // unless the handler waits for the rest of the request.
+        let Self { inner, flags, after_end } = &mut *self;
+        if !flags.answering.load(Ordering::Acquire) {
+            return Poll::Ready(Ok(()));
         }
+        let after_end = after_end.get_or_insert_with(AfterEnd::new);
+        while !hung_up(inner.socket()) && flags.answering.load(Ordering::Acquire) {
+            ready!(after_end.timer.poll_tick(cx));
+            if after_end.starves(flags) {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
