@@ -58,7 +58,7 @@ test_no_such_container() {
 test_rm_of_a_running_container() {
     id=$(docker run -d --name runs $IMG sleep 60)
     fails 1 docker rm runs
-    legacy || has "$ERR" 'cannot remove container "runs": container is running'
+    legacy || has "$ERR" 'container is running: stop the container before removing or force remove'
     docker rm -f runs >/dev/null
     fails 1 docker inspect "$id"
 }
@@ -147,7 +147,7 @@ test_invalid_mount_target() {
 
 test_limits_that_make_no_sense() {
     fails 125 docker run --rm --cpus 4096 $IMG true
-    has "$ERR" 'Range of CPUs is from 0.01 to'
+    has "$ERR" 'ange of CPUs is from 0.01 to'
     fails 125 docker run --rm --restart always $IMG true
     fails 125 docker run --rm --memory 64m --memory-swap 32m $IMG true
     has "$ERR" 'Minimum memoryswap limit should be larger than memory limit'

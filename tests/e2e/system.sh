@@ -8,7 +8,7 @@ test_version() {
 
 test_ping() {
     headers=$(curl -sS -i --unix-socket "${DOCKER_HOST#unix://}" http://d/_ping | tr -d '\r')
-    for header in Api-Version Docker-Experimental Ostype Server; do matches "$headers" "$header: "; done
+    for header in api-version docker-experimental ostype server; do matches "${headers,,}" "$header: "; done
     has "$headers" $'\n\nOK'
     eq "$(curl -sS -I --unix-socket "${DOCKER_HOST#unix://}" http://d/_ping | head -n 1 | tr -d '\r')" 'HTTP/1.1 200 OK'
 }

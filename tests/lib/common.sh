@@ -73,9 +73,28 @@ pid_gone() {
     [ ! -e "/proc/$1" ] || grep -q '^State:.*Z' "/proc/$1/status" 2>/dev/null
 }
 
-# daemon_destroy DIR: containers, daemon, data: all of it. Fails when a mount is left over.
+# instance_of DATA-DIR: the eight digits that an instance's names in the kernel carry.
+instance_of() { printf %s "$(readlink -f "$1")" | sha256sum | cut -c1-8; }
+
+# leftovers DIR ID: what is still there of an instance, and of nobody else's: other daemons may be at work.
+leftovers() {
+    awk -v d="$1/" -v r="/run/kraud/instances/$2" 'index($5, d) == 1 || index($5, r) == 1 { print "mount " $5 }' /proc/self/mountinfo
+    ip -o link 2>/dev/null | grep -o "kr$2[^:@]*" | sed 's/^/link /'
+    nft list tables 2>/dev/null | grep "$2" | sed 's/^/nft /'
+    find /sys/fs/cgroup -type d -name "kraud-$2" -printf 'cgroup %p\n' 2>/dev/null
+    # Processes end while they are looked at.
+    grep -laz -e "$1/" -e "/run/kraud/instances/$2" /proc/[0-9]*/cmdline 2>/dev/null | while read -r file; do
+        case $(cat "$file" 2>/dev/null | tr '\0' ' ') in
+            *kraud*serve* | *kraud-shim* | *crun*) echo "process $(cat "$file" 2>/dev/null | tr '\0' ' ')" ;;
+        esac
+    done
+    losetup -ln -O NAME,BACK-FILE 2>/dev/null | grep " $1/" | sed 's/^/loop /'
+    [ ! -e "/run/kraud/instances/$2" ] || find "/run/kraud/instances/$2" ! -type d ! -name kraud.pid | head -n 5 | sed 's/^/file /'
+}
+
+# daemon_destroy DIR: containers, daemon, data: all of it. Fails when anything is left over, and says what.
 daemon_destroy() {
-    local dir=$1 rc=0 ids
+    local dir=$1 rc=0 ids id left=
     [ -e "$dir/kraud.pid" ] || return 0
     ids=$(timeout 20 docker -H "unix://$dir/run/kraud.sock" ps -aq 2>/dev/null)
     if [ -n "$ids" ]; then
@@ -85,14 +104,29 @@ daemon_destroy() {
     timeout 60 "$KRAUD_BIN" stop --containers --data-dir "$dir/data" --socket "$dir/run/kraud.sock" >/dev/null 2>&1 ||
         daemon_term "$dir" || rc=1
     daemon_term "$dir" || rc=1
-    if grep -q " $dir/" /proc/self/mountinfo; then
-        echo "left mounted under $dir:" >&2
-        awk -v d="$dir/" 'index($5, d) == 1 { print "  " $5 }' /proc/self/mountinfo | tee /dev/stderr |
-            sort -r | while read -r point; do umount -l "$point" 2>/dev/null; done
+    id=$(instance_of "$dir/data")
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        left=$(leftovers "$dir" "$id")
+        [ -n "$left" ] || break
+        sleep 0.3
+    done
+    if [ -n "$left" ]; then
         rc=1
+        printf 'left behind:\n%s\n' "$left" >&2
+        sweep_up "$dir" "$id"
     fi
     rm -rf --one-file-system "$dir/data" "$dir/run"
     return $rc
+}
+
+# sweep_up DIR ID: after a failure is reported, the next test shall not suffer from it.
+sweep_up() {
+    local point link
+    leftovers "$1" "$2" | sed -n 's/^mount //p' | sort -r | while read -r point; do umount -l "$point" 2>/dev/null; done
+    ip -o link | grep -o "kr$2[^:@]*" | while read -r link; do ip link del "$link" 2>/dev/null; done
+    nft delete table inet "kraud_$2" 2>/dev/null
+    find /sys/fs/cgroup -depth -type d -path "*/kraud-$2*" -exec rmdir {} \; 2>/dev/null
+    rm -rf --one-file-system "/run/kraud/instances/$2"
 }
 
 # make_rootfs DIR: a small root file system out of the static busybox.

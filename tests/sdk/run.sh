@@ -133,7 +133,7 @@ if [[ $wanted == *" bollard "* ]]; then bollard; fi
 if [ -z "${E2E_DOCKER_HOST:-}" ]; then
     ! grep -q "panicked at" "$work/kraud/kraud.log" || { grep -A2 "panicked at" "$work/kraud/kraud.log" | head -n 9; verdict "not ok" "the daemon did not panic"; }
     [ -z "${E2E_KEEP_LOGS:-}" ] || cp "$work/kraud/kraud.log" "$E2E_KEEP_LOGS/sdk.log"
-    daemon_destroy "$work/kraud" || verdict "not ok" "the daemon stops and leaves no mounts"
+    daemon_destroy "$work/kraud" || verdict "not ok" "the daemon stops and leaves nothing behind"
 fi
 echo "sdk: $passed passed, $failed failed"
 [ "$failed" = 0 ]
