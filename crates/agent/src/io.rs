@@ -41,18 +41,7 @@ pub struct Attached {
     pub input: Option<mpsc::Sender<Input>>,
 }
 
-/// One message of a container's log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogEntry {
-    /// When it was read from the container.
-    pub time: Time,
-    /// Whether it came from standard error.
-    pub stderr: bool,
-    /// The message, its line end included.
-    pub message: Bytes,
-    /// Attributes of the log options `labels`, `env`, `tag`, in docker's form `k=v,k=v`.
-    pub attributes: String,
-}
+pub use runtime::logs::LogEntry;
 
 /// Which part of a log to read.
 #[derive(Debug, Clone, Default)]

@@ -113,6 +113,8 @@ pub struct AttachTo {
     pub stdin: bool,
     pub stdout: bool,
     pub stderr: bool,
+    /// A start is about to come: wait for it.
+    pub await_start: bool,
 }
 
 /// Facts of a node.
@@ -200,7 +202,7 @@ pub trait NodeAgent: Send + Sync + 'static {
     async fn set_paused(&self, id: &ContainerId, paused: bool) -> Result<()>;
     /// Applies new limits to a running container.
     async fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()>;
-    /// Attaches to the first process. Waits a moment for a start under way.
+    /// Attaches to the first process.
     async fn attach(&self, id: &ContainerId, to: AttachTo) -> Result<Attached>;
     /// Sets the terminal's size.
     async fn resize(&self, id: &ContainerId, height: u16, width: u16) -> Result<()>;
@@ -255,6 +257,10 @@ pub trait NodeAgent: Send + Sync + 'static {
     async fn path_exists(&self, path: &std::path::Path) -> Result<bool>;
     /// Removes directories of volumes that are not among `known`: leftovers of a crash.
     async fn volumes_retain(&self, known: &[VolumeName]) -> Result<()>;
+
+    /// Removes what the node has for all containers together: bridges, firewall rules,
+    /// control groups. Only when no container runs; the next start makes them again.
+    async fn tear_down(&self) -> Result<()>;
 
     /// Where a container's and a volume's files are, for inspect.
     fn paths(&self, id: &ContainerId) -> plan::Paths;

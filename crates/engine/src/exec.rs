@@ -106,6 +106,7 @@ impl Engine {
             stdin: request.attach_stdin,
             stdout: request.attach_stdout,
             stderr: request.attach_stderr,
+            await_start: false,
         });
         let plan = ExecPlan {
             command: request.cmd.clone().unwrap_or_default(),
@@ -222,14 +223,14 @@ impl Engine {
         let session = Arc::new(Session { container: container.id.clone(), request, phase: tokio::sync::watch::Sender::new(Phase::Created) });
         self.execs.lock().insert(exec.clone(), session.clone());
         let plan = ExecPlan { command, ..ExecPlan::default() };
-        let to = AttachTo { stdin: false, stdout: true, stderr: true };
+        let to = AttachTo { stdout: true, stderr: true, ..AttachTo::default() };
         let result = tokio::time::timeout(timeout, self.run_probe(container, &exec, &session, &plan, to)).await;
         if result.is_err() {
             let _ = self.agent.exec_kill(&container.id, &exec).await;
         }
         self.execs.lock().remove(&exec);
         result.unwrap_or_else(|_| {
-            Err(Error::unavailable(format!("Health check exceeded timeout ({}s)", timeout.as_secs_f64())))
+            Err(Error::unavailable(format!("Health check exceeded timeout ({timeout:?})")))
         })
     }
 

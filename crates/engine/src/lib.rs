@@ -112,9 +112,15 @@ impl Engine {
     }
 
     /// Stops deciding: no restart policy or health check acts from now on. Containers are
-    /// left as they are. Everything observed so far is written down when this returns.
+    /// left as they are. Everything observed so far is written down when this returns. With
+    /// no container running, the node is left as it was before the first start.
     pub async fn shut_down(&self) {
         let _ = self.stopping.send(true);
+        if !self.containers.all().iter().any(|container| container.is_running())
+            && let Err(error) = self.agent.tear_down().await
+        {
+            tracing::warn!(%error, "the node could not be tidied up; the next start takes it over");
+        }
         self.writer.flush().await;
     }
 

@@ -67,7 +67,7 @@ fn path_stat(stat: image::archive::PathStat) -> PathStat {
 /// Runs `pack` on a thread of its own and gives what it writes. When it fails the stream
 /// ends with the error, so that nobody takes a broken archive for a whole one.
 fn packed(pack: impl FnOnce(Box<dyn Write + Send>) -> Result<()> + Send + 'static) -> Reader {
-    let (reader, writer) = tokio::io::simplex(PIPE);
+    let (reader, writer) = tokio::io::duplex(PIPE);
     let (done, outcome) = tokio::sync::oneshot::channel();
     let bridge = SyncIoBridge::new(writer);
     tokio::task::spawn_blocking(move || {

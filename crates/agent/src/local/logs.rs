@@ -2,15 +2,40 @@
 
 use std::collections::BTreeMap;
 
-use types::{ContainerId, Error, Result};
+use tokio::sync::mpsc;
+use types::{ContainerId, Result};
 
 use super::LocalAgent;
-use crate::{LogQuery, LogStream, Plan};
+use crate::{LogQuery, LogStream, NodeAgent as _, Plan};
+
+/// Batches under way to a slow reader.
+const QUEUE: usize = 4;
 
 impl LocalAgent {
     pub(super) async fn read_logs(&self, id: &ContainerId, query: LogQuery) -> Result<LogStream> {
-        let _ = query;
-        Err(Error::not_implemented(format!("logs of {id}")))
+        let LogQuery { follow, tail, since, until, stdout, stderr } = query;
+        let wanted = runtime::logs::LogQuery { since, until, tail, follow };
+        let mut batches = self.runtime.logs(id, self.paths(id).log, wanted);
+        let (sender, entries) = mpsc::channel(QUEUE);
+        tokio::spawn(async move {
+            loop {
+                let batch = tokio::select! {
+                    batch = batches.recv() => batch,
+                    () = sender.closed() => return,
+                };
+                let Some(batch) = batch else { return };
+                let batch = batch.map_err(types::Error::from).map(|mut batch| {
+                    if !(stdout && stderr) {
+                        batch.retain(|entry| if entry.stderr { stderr } else { stdout });
+                    }
+                    batch
+                });
+                if sender.send(batch).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(LogStream { tty: false, entries })
     }
 }
 

@@ -302,6 +302,12 @@ impl NodeAgent for LocalAgent {
         let path = path.to_owned();
         blocking(move || Ok(path.exists())).await
     }
+    async fn tear_down(&self) -> Result<()> {
+        self.networks.tear_down().await?;
+        self.networks.settled().await;
+        let group = self.runtime.cgroups().group(&self.runtime.settings().cgroup_parent);
+        blocking(move || group.destroy().map_err(types::Error::from)).await
+    }
     fn paths(&self, id: &ContainerId) -> Paths {
         let dir = self.container_dir(id);
         Paths {

@@ -64,7 +64,7 @@ impl LocalAgent {
             upper: paths.upper,
             work: paths.work,
             target: paths.merged.clone(),
-            volatile: true,
+            volatile: false,
         };
         self.layers.mount_rootfs(&spec)?;
         let root = open_root(&paths.merged)?;

@@ -78,7 +78,7 @@ impl LocalAgent {
             upper: paths.upper,
             work: paths.work,
             target: paths.merged,
-            volatile: plan.host.auto_remove,
+            volatile: false,
         };
         let layers = self.layers.clone();
         blocking(move || {
@@ -137,7 +137,7 @@ impl LocalAgent {
             resolv_conf: Some(generated.resolv_conf),
             shm: self.shm(plan)?,
             extra_env: &[],
-            cgroup_path: &self.runtime.cgroup_path(&plan.id, ""),
+            cgroup_path: &self.runtime.cgroup_path(&plan.id, &plan.host.resources.cgroup_parent),
             cgroups: self.runtime.cgroups(),
             init: self.runtime.settings().init.as_deref(),
         })

@@ -1,5 +1,7 @@
 //! Between a shim's frames and the agent's channels.
 
+use std::time::Duration;
+
 use futures_util::StreamExt as _;
 use runtime::{AttachOptions, Attachment, Frame};
 use tokio::sync::mpsc;
@@ -10,6 +12,8 @@ use crate::{AttachTo, Attached, Input, Output};
 
 /// Pieces under way; beyond them the container's own write waits.
 const QUEUE: usize = 16;
+/// How long an announced start may take to come.
+const START_PATIENCE: Duration = Duration::from_secs(15);
 
 impl From<AttachTo> for AttachOptions {
     fn from(to: AttachTo) -> Self {
@@ -19,9 +23,24 @@ impl From<AttachTo> for AttachOptions {
 
 impl LocalAgent {
     pub(super) async fn attach_container(&self, id: &ContainerId, to: AttachTo) -> Result<Attached> {
-        let attachment = self.runtime.attach(id, to.into()).await?;
+        let attachment = self.attachment(id, to).await?;
         let tty = self.live(id).is_some_and(|plan| plan.config.tty);
         Ok(pump(attachment, tty, to))
+    }
+}
+
+impl LocalAgent {
+    async fn attachment(&self, id: &ContainerId, to: AttachTo) -> Result<Attachment> {
+        let begun = tokio::time::Instant::now();
+        loop {
+            match self.runtime.attach(id, to.into()).await {
+                // Mounts and the network come before the process; a few milliseconds.
+                Err(runtime::Error::NotRunning(_)) if to.await_start && begun.elapsed() < START_PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                other => return Ok(other?),
+            }
+        }
     }
 }
 
@@ -29,7 +48,10 @@ impl LocalAgent {
 pub(super) fn pump(attachment: Attachment, tty: bool, to: AttachTo) -> Attached {
     let Attachment { output: mut frames, input } = attachment;
     let (sender, output) = mpsc::channel(QUEUE);
+    // The shim takes the end of our writing side for the client's end.
+    let open = input.clone();
     tokio::spawn(async move {
+        let _open = open;
         loop {
             let frame = tokio::select! {
                 frame = frames.next() => frame,

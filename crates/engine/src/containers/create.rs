@@ -30,7 +30,7 @@ impl Engine {
             return Err(Error::invalid("no image specified: Config.Image is empty"));
         }
         let cpus = self.node().await?.cpus;
-        let mut warnings = validate::create(&config, &mut host, cpus)?;
+        let warnings = validate::create(&config, &mut host, cpus)?;
         let image = self.image_for_run(scope, &config.image, platform.as_deref()).await?;
         let mut config = merge(config, &image.config)?;
         validate::create(&config, &mut host, cpus)?;
@@ -46,7 +46,7 @@ impl Engine {
             return Err(Error::invalid(format!("unknown or invalid runtime name: {runtime}")));
         }
         let id = ContainerId::random();
-        self.settle_networks(scope, &config, &mut host, &mut endpoints)?;
+        settle_networks(&config, &mut host, &mut endpoints);
         self.settle_hostname(scope, &id, &mut config, &host).await?;
         self.settle_defaults(&mut host).await?;
         if let Some(name) = &name
@@ -82,9 +82,6 @@ impl Engine {
         }
         let container = Arc::new(Container::new(record, ObservedRecord::default()));
         self.containers.insert(container.clone());
-        if !container.record().host.resources.cgroup_parent.is_empty() {
-            warnings.push("cgroup-parent is kept but has no effect: kraud places containers in a group of its own.".into());
-        }
         self.container_event(&container, "create", &[]);
         Ok(Created { id, warnings })
     }
@@ -174,34 +171,25 @@ impl Engine {
         }
         Ok(())
     }
+}
 
-    /// Checks the networks asked for and names the default one.
-    fn settle_networks(
-        &self,
-        scope: &Scope,
-        config: &Config,
-        host: &mut HostConfig,
-        endpoints: &mut std::collections::BTreeMap<String, EndpointSettings>,
-    ) -> Result<()> {
-        if config.network_disabled {
-            host.network_mode = "none".into();
-        }
-        if matches!(host.network_mode.as_str(), "" | "default") {
-            host.network_mode = "bridge".into();
-        }
-        if host.network_mode.starts_with("container:") {
-            endpoints.clear();
-            return Ok(());
-        }
-        if let Some(settings) = endpoints.remove("default") {
-            endpoints.entry("bridge".into()).or_insert(settings);
-        }
-        endpoints.entry(host.network_mode.clone()).or_default();
-        for name in endpoints.keys() {
-            self.networks.find(&scope.namespace, name)?;
-        }
-        Ok(())
+/// Names the default network, and lists every network to join. Whether they exist is found
+/// at the start, as in docker: at a create, "not found" would mean the image.
+fn settle_networks(config: &Config, host: &mut HostConfig, endpoints: &mut std::collections::BTreeMap<String, EndpointSettings>) {
+    if config.network_disabled {
+        host.network_mode = "none".into();
     }
+    if matches!(host.network_mode.as_str(), "" | "default") {
+        host.network_mode = "bridge".into();
+    }
+    if host.network_mode.starts_with("container:") {
+        endpoints.clear();
+        return;
+    }
+    if let Some(settings) = endpoints.remove("default") {
+        endpoints.entry("bridge".into()).or_insert(settings);
+    }
+    endpoints.entry(host.network_mode.clone()).or_default();
 }
 
 fn strings(list: &[&str]) -> Vec<String> {

@@ -39,6 +39,7 @@ impl Engine {
             stdin: request.stdin && request.stream && record.config.open_stdin,
             stdout: request.stdout,
             stderr: request.stderr,
+            await_start: container.status() != Status::Running,
         };
         let history = if request.logs { Some(self.history(&container, request).await?) } else { None };
         let attached = if !request.stream {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use regex_lite::Regex;
 use types::{
     Error, Filters, Result, Time,
+    container::PortBinding,
     port::{Port, Protocol},
     state::Status,
 };
@@ -144,6 +145,12 @@ fn within(port: Port, ranges: &[(Port, Port)]) -> bool {
     ranges.iter().any(|(first, last)| port.protocol == first.protocol && (first.number..=last.number).contains(&port.number))
 }
 
+/// Whether one of the host's ports that lead to `port` is within `ranges`.
+fn publishes(port: Port, bindings: &[PortBinding], ranges: &[(Port, Port)]) -> bool {
+    let on_host = |binding: &PortBinding| binding.host_port.parse().ok().map(|number| Port { number, protocol: port.protocol });
+    bindings.iter().filter_map(on_host).any(|port| within(port, ranges))
+}
+
 impl Wanted<'_> {
     fn matches(&self, record: &ContainerRecord, observed: &ObservedRecord) -> bool {
         let filters = self.filters;
@@ -170,7 +177,7 @@ impl Wanted<'_> {
             && filters.any("volume", has_volume)
             && (self.exited.is_empty()
                 || (state.status == Status::Exited && self.exited.contains(&state.exit_code)))
-            && (self.publish.is_empty() || observed.ports.keys().any(|port| within(*port, &self.publish)))
+            && (self.publish.is_empty() || observed.ports.iter().any(|(port, bindings)| publishes(*port, bindings, &self.publish)))
             && (self.expose.is_empty() || exposes(&self.expose))
             && self.before.is_none_or(|time| record.created < time)
             && self.since.is_none_or(|time| record.created > time)

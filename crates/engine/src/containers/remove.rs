@@ -39,7 +39,10 @@ impl Engine {
             }
             Status::Restarting => {
                 self.desire(&container, |record| record.desired = types::state::Desired::Stopped).await?;
-                self.container_kill(scope, container.id.as_str(), None).await?;
+                // It may have come up again in this very moment.
+                if !self.end_restarting(&container).await && container.is_running() {
+                    self.kill_and_wait(&container).await?;
+                }
             }
             Status::Running | Status::Paused => {
                 self.desire(&container, |record| record.desired = types::state::Desired::Stopped).await?;

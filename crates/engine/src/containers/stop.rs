@@ -85,7 +85,7 @@ impl Engine {
     }
 
     /// Ends the pause between two runs; true when there was one.
-    async fn end_restarting(&self, container: &Arc<Container>) -> bool {
+    pub(super) async fn end_restarting(&self, container: &Arc<Container>) -> bool {
         let _op = container.op.lock().await;
         let restarting = container.status() == Status::Restarting;
         if restarting {

@@ -78,6 +78,8 @@ const INIT_PATH: &str = "/sbin/docker-init";
 pub fn build(input: &BundleInput<'_>) -> Result<Spec> {
     let security = Security::parse(input.host)?;
     let mut spec = Spec::default();
+    // The default brings a name of its own.
+    spec.set_hostname(None);
     let mut root = Root::default();
     root.set_path(input.rootfs.to_owned())
         .set_readonly(Some(input.host.readonly_rootfs));
