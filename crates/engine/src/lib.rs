@@ -12,6 +12,7 @@ mod health;
 mod images;
 mod networks;
 pub mod record;
+mod registry;
 pub mod request;
 mod system;
 pub mod view;
@@ -43,6 +44,8 @@ pub struct Settings {
     pub bridge_subnet: String,
     /// Log options for containers that ask for none.
     pub log_options: std::collections::BTreeMap<String, String>,
+    /// Registries, `host[:port]`, that may be spoken to without TLS.
+    pub insecure_registries: Vec<String>,
 }
 
 /// The engine. Cheap to clone.
@@ -55,6 +58,7 @@ pub struct Inner {
     store: Arc<dyn Store>,
     agent: Arc<dyn NodeAgent>,
     images: Arc<image::ImageStore>,
+    registries: Arc<image::registry::Client>,
     containers: Table,
     volumes: volumes::Table,
     networks: Networks,
@@ -86,12 +90,14 @@ impl Engine {
         let networks = Networks::open(&settings, store.as_ref(), agent.as_ref()).await?;
         let volumes = volumes::Table::load(store.as_ref()).await?;
         let containers = Table::load(store.as_ref()).await?;
+        let registries = registry::client(&settings.insecure_registries)?;
         let writer = containers::StateWriter::spawn(store.clone());
         let engine = Self(Arc::new(Inner {
             settings,
             store,
             agent,
             images,
+            registries,
             containers,
             volumes,
             networks,

@@ -30,6 +30,8 @@ struct File {
     bridge_subnet: Option<String>,
     /// Default log options, such as `max-size`.
     log_opts: BTreeMap<String, String>,
+    /// `host[:port]` of registries that may be spoken to without TLS.
+    insecure_registries: Vec<String>,
 }
 
 /// All settings, complete.
@@ -44,6 +46,7 @@ pub(crate) struct Config {
     pub(crate) init: Option<PathBuf>,
     pub(crate) bridge_subnet: String,
     pub(crate) log_options: BTreeMap<String, String>,
+    pub(crate) insecure_registries: Vec<String>,
 }
 
 /// Where OCI runtimes are looked for besides PATH.
@@ -86,6 +89,7 @@ impl Config {
             init: file.init.or_else(|| find_program(&["docker-init", "tini-static", "tini", "catatonit"])),
             bridge_subnet: file.bridge_subnet.unwrap_or_default(),
             log_options: file.log_opts,
+            insecure_registries: file.insecure_registries,
         })
     }
 

@@ -121,6 +121,7 @@ async fn wire(config: &Config, instance: &Instance, store: Arc<dyn store::Store>
         bridge: instance.bridge.clone(),
         bridge_subnet: config.bridge_subnet.clone(),
         log_options: config.log_options.clone(),
+        insecure_registries: config.insecure_registries.clone(),
     };
     Ok(Engine::open(settings, store, Arc::new(agent), images).await?)
 }

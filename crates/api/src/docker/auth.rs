@@ -1,13 +1,34 @@
 //! `POST /auth`: checks credentials against a registry.
 
 use axum::response::Response;
-use types::{Error, Result};
+use image::registry::Credentials;
+use serde::{Deserialize, Serialize};
+use types::Result;
 
-use super::router::Call;
+use super::{call, router::Call};
+
+/// `AuthConfig`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct AuthConfig {
+    username: String,
+    password: String,
+    serveraddress: String,
+}
+
+/// `SystemAuthResponse`
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct AuthAnswer {
+    status: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    identity_token: String,
+}
 
 /// `POST /auth`
-pub(super) async fn check(_: Call) -> Result<Response> {
-    Err(Error::not_implemented(
-        "checking a registry's credentials is not done yet",
-    ))
+pub(super) async fn check(mut call: Call) -> Result<Response> {
+    let config: AuthConfig = call.json().await?;
+    let credentials = Credentials::basic(&config.username, &config.password);
+    let (status, identity_token) = call.state.registry_login(&credentials, &config.serveraddress).await?;
+    call::json(&AuthAnswer { status, identity_token })
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::{http::StatusCode, response::Response};
-use engine::Scope;
+use image::registry::{Credentials, Progress, Report};
 use tokio::sync::mpsc;
 use types::{Error, Reference, Result};
 
@@ -262,26 +262,64 @@ async fn import(mut call: Call) -> Result<Response> {
     lines::respond_to_task(receiver, task).await
 }
 
+/// Who the client says it is; docker ignores a header that makes no sense.
+fn credentials(call: &Call) -> Credentials {
+    call.header("x-registry-auth").and_then(|text| Credentials::from_header(text).ok()).unwrap_or_default()
+}
+
+/// Passes a transfer's progress on; a client that reads slowly misses counters, no words.
+fn transfer_report(sender: mpsc::UnboundedSender<Result<JsonMessage>>) -> Report {
+    Arc::new(move |progress: Progress| {
+        let message = JsonMessage::transfer(progress.id, progress.status, progress.bytes, progress.aux);
+        let _ = sender.send(Ok(message));
+    })
+}
+
 async fn pull(call: Call) -> Result<Response> {
-    let _: Scope = call.scope();
-    Err(Error::not_implemented(format!(
-        "pulling {}: not done yet; use docker load",
-        call.query.text("fromImage")
-    )))
+    let name = call.query.text("fromImage");
+    let tag = call.query.text("tag");
+    let reference: Reference = match tag {
+        "" => name.parse()?,
+        tag if tag.starts_with("sha256:") => name.parse::<Reference>()?.with_digest(tag.parse()?),
+        tag => name.parse::<Reference>()?.with_tag(tag)?,
+    };
+    // No tag at all means every tag, since API 1.0; the CLI always sends one.
+    let all_tags = reference.tag().is_none() && reference.digest().is_none();
+    let platform = call.query.nonempty("platform").map(str::to_owned);
+    let (engine, scope, credentials) = (call.state.clone(), call.scope(), credentials(&call));
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let task = tokio::spawn(async move {
+        let report = transfer_report(sender.clone());
+        let done = engine.image_pull(&scope, &reference, all_tags, platform.as_deref(), credentials, report).await;
+        if let Err(error) = done {
+            let _ = sender.send(Err(error));
+        }
+    });
+    lines::respond_to_transfer(receiver, task).await
 }
 
 /// `POST /images/{name}/push`
 pub(super) async fn push(call: Call) -> Result<Response> {
-    Err(Error::not_implemented(format!(
-        "pushing {}: not done yet; use docker save",
-        call.name
-    )))
+    let name: Reference = call.name.parse()?;
+    let tag = call.query.text("tag");
+    let (reference, all_tags) = match tag {
+        "" => (name.clone(), name.tag().is_none()),
+        tag => (name.with_tag(tag)?, false),
+    };
+    let (engine, scope, credentials) = (call.state.clone(), call.scope(), credentials(&call));
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let task = tokio::spawn(async move {
+        let report = transfer_report(sender.clone());
+        if let Err(error) = engine.image_push(&scope, &reference, all_tags, credentials, report).await {
+            let _ = sender.send(Err(error));
+        }
+    });
+    lines::respond_to_transfer(receiver, task).await
 }
 
 /// `GET /distribution/{name}/json`
 pub(super) async fn distribution(call: Call) -> Result<Response> {
-    Err(Error::not_implemented(format!(
-        "asking the registry for {}: not done yet",
-        call.name
-    )))
+    let reference: Reference = call.name.parse()?;
+    let inspection = call.state.distribution_inspect(&reference, &credentials(&call)).await?;
+    call::json(&inspection)
 }

@@ -43,10 +43,25 @@ pub(super) async fn respond_to_task(
     mut messages: mpsc::Receiver<Result<JsonMessage>>,
     task: JoinHandle<()>,
 ) -> Result<Response> {
+    respond_to_messages(stream::poll_fn(move |context| messages.poll_recv(context)), task).await
+}
+
+/// The same for a task whose messages must never make it wait.
+pub(super) async fn respond_to_transfer(
+    mut messages: mpsc::UnboundedReceiver<Result<JsonMessage>>,
+    task: JoinHandle<()>,
+) -> Result<Response> {
+    respond_to_messages(stream::poll_fn(move |context| messages.poll_recv(context)), task).await
+}
+
+async fn respond_to_messages(
+    mut messages: impl Stream<Item = Result<JsonMessage>> + Send + Unpin + 'static,
+    task: JoinHandle<()>,
+) -> Result<Response> {
     let task = Aborts(task);
-    let first = messages.recv().await.transpose()?;
+    let first = messages.next().await.transpose()?;
     let rest = stream::unfold((messages, task), |(mut messages, task)| async move {
-        let message = messages.recv().await?;
+        let message = messages.next().await?;
         let message = message.unwrap_or_else(|error| JsonMessage::error(&error.message));
         Some((message, (messages, task)))
     });

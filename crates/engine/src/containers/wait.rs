@@ -43,7 +43,9 @@ impl Waiter {
             }
         }
         let observed = self.container.observed.borrow();
-        let error = Some(observed.state.error.clone()).filter(|text| !text.is_empty());
+        // One that is removed has been told why it could not start by the start itself.
+        let is_told = self.condition == WaitCondition::Removed;
+        let error = Some(observed.state.error.clone()).filter(|text| !text.is_empty() && !is_told);
         WaitOutcome { exit_code: observed.state.exit_code.into(), error }
     }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::{
     Method,
     header::{CONTENT_TYPE, HeaderMap, HeaderValue},
@@ -180,11 +180,17 @@ impl Push<'_> {
         todo.iter()
             .skip(PARALLEL)
             .for_each(|layer| self.say(layer, "Waiting"));
-        let work = stream::iter(todo.into_iter().map(Ok::<_, Fault>));
-        let work =
-            work.map_ok(|layer| async { Ok((layer.diff_id.clone(), self.place(layer).await?)) });
+        // The futures are made first: a closure in the stream would be tied to one lifetime,
+        // and the whole push could then not be moved to another thread.
+        let mut work = Vec::with_capacity(todo.len());
+        for layer in todo {
+            work.push(async move {
+                let placed = self.place(layer).await?;
+                Ok::<_, Fault>((layer.diff_id.clone(), placed))
+            });
+        }
         let done: Vec<(Digest, Descriptor)> =
-            work.try_buffer_unordered(PARALLEL).try_collect().await?;
+            stream::iter(work).buffer_unordered(PARALLEL).try_collect().await?;
         placed.extend(done);
 
         let config = Descriptor::of(DOCKER_CONFIG, &image.config);

@@ -83,6 +83,27 @@ impl JsonMessage {
     }
 }
 
+impl JsonMessage {
+    /// A line of a pull or push.
+    pub fn transfer(
+        id: String,
+        status: String,
+        bytes: Option<(u64, u64)>,
+        aux: Option<serde_json::Value>,
+    ) -> Self {
+        let mut message = match bytes {
+            Some((current, total)) => Self::layer(id, status, current, total),
+            None if id.is_empty() => Self::status(status),
+            None => Self::layer(id, status, 0, 0),
+        };
+        if aux.is_some() && message.status.is_empty() {
+            message.progress_detail = Some(ProgressDetail::default());
+        }
+        message.aux = aux;
+        message
+    }
+}
+
 /// `[=====>     ]  1.2MB/3MB`, fifty characters wide; empty when nothing is counted.
 fn bar(current: u64, total: u64) -> String {
     if current == 0 && total == 0 {
