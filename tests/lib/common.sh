@@ -70,7 +70,9 @@ daemon_kill() {
 }
 
 pid_gone() {
-    [ ! -e "/proc/$1" ] || grep -q '^State:.*Z' "/proc/$1/status" 2>/dev/null
+    [ -e "/proc/$1" ] || return 0
+    # A zombie whose other threads still end (in a write to the disk, say) has its files open yet.
+    grep -q '^State:.*Z' "/proc/$1/status" 2>/dev/null && [ "$(find "/proc/$1/task" -mindepth 1 -maxdepth 1 2>/dev/null | wc -l)" -le 1 ]
 }
 
 # instance_of DATA-DIR: the eight digits that an instance's names in the kernel carry.
