@@ -36,7 +36,11 @@ pub enum AgentEvent {
     /// The kernel killed a process of the container for want of memory.
     OutOfMemory { id: ContainerId },
     /// An exec session ended.
-    ExecExited { id: ContainerId, exec: ExecId, exit: Exit },
+    ExecExited {
+        id: ContainerId,
+        exec: ExecId,
+        exit: Exit,
+    },
 }
 
 /// How a process ended.
@@ -69,7 +73,10 @@ pub struct StartError {
 
 impl From<types::Error> for StartError {
     fn from(error: types::Error) -> Self {
-        Self { exit_code: 128, error }
+        Self {
+            exit_code: 128,
+            error,
+        }
     }
 }
 
@@ -209,14 +216,30 @@ pub trait NodeAgent: Send + Sync + 'static {
     /// Reads the log.
     async fn logs(&self, id: &ContainerId, query: LogQuery) -> Result<LogStream>;
     /// `ps` with `arguments` for the container's processes: titles and rows.
-    async fn top(&self, id: &ContainerId, arguments: &str) -> Result<(Vec<String>, Vec<Vec<String>>)>;
+    async fn top(
+        &self,
+        id: &ContainerId,
+        arguments: &str,
+    ) -> Result<(Vec<String>, Vec<Vec<String>>)>;
     /// One sample of what it uses.
     async fn stats(&self, id: &ContainerId) -> Result<(Stats, Vec<InterfaceStats>)>;
 
     /// Starts a process in a running container; attached before it begins where `attach` asks.
-    async fn exec(&self, id: &ContainerId, exec: &ExecId, plan: &ExecPlan, attach: Option<AttachTo>) -> Result<(i32, Option<Attached>), StartError>;
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        exec: &ExecId,
+        plan: &ExecPlan,
+        attach: Option<AttachTo>,
+    ) -> Result<(i32, Option<Attached>), StartError>;
     /// Sets the size of an exec session's terminal.
-    async fn exec_resize(&self, id: &ContainerId, exec: &ExecId, height: u16, width: u16) -> Result<()>;
+    async fn exec_resize(
+        &self,
+        id: &ContainerId,
+        exec: &ExecId,
+        height: u16,
+        width: u16,
+    ) -> Result<()>;
     /// How an exec session ended; `None` while it runs. Asked when the session's stream has
     /// ended, which a client may see before the event.
     async fn exec_exit(&self, id: &ContainerId, exec: &ExecId) -> Result<Option<Exit>>;
@@ -234,7 +257,14 @@ pub trait NodeAgent: Send + Sync + 'static {
     /// A path inside as a tar.
     async fn archive_get(&self, plan: &Plan, path: &str) -> Result<(PathStat, Reader)>;
     /// Unpacks a tar into a directory inside.
-    async fn archive_put(&self, plan: &Plan, path: &str, tar: Reader, no_overwrite_dir_non_dir: bool, copy_owner: bool) -> Result<()>;
+    async fn archive_put(
+        &self,
+        plan: &Plan,
+        path: &str,
+        tar: Reader,
+        no_overwrite_dir_non_dir: bool,
+        copy_owner: bool,
+    ) -> Result<()>;
     /// Makes a layer from the writable layer; held until [`NodeAgent::layer_release`].
     async fn commit_layer(&self, id: &ContainerId) -> Result<CommittedLayer>;
     /// An image that refers to a committed layer is recorded, or never will be.

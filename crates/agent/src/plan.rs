@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use network::{Bridge, Mac};
 use serde::{Deserialize, Serialize};
-use types::{Config, ContainerId, Digest, HostConfig, VolumeName, container::PortBinding, port::Port};
+use types::{
+    Config, ContainerId, Digest, HostConfig, VolumeName, container::PortBinding, port::Port,
+};
 
 /// A container, ready to be made and started on this node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -56,7 +58,10 @@ pub enum SandboxPlan {
     /// The network of another container.
     Container(ContainerId),
     /// Its own, with these endpoints and published ports.
-    Own { endpoints: Vec<EndpointPlan>, publish: Vec<(Port, PortBinding)> },
+    Own {
+        endpoints: Vec<EndpointPlan>,
+        publish: Vec<(Port, PortBinding)>,
+    },
 }
 
 /// One connection to a bridge.
@@ -92,7 +97,11 @@ pub enum MountSource {
     /// A path of the node; made as a directory when `create` says so.
     Bind { path: PathBuf, create: bool },
     /// A volume, filled from the image on its first use unless `no_copy`.
-    Volume { name: VolumeName, subpath: String, no_copy: bool },
+    Volume {
+        name: VolumeName,
+        subpath: String,
+        no_copy: bool,
+    },
     /// Memory, with mount options.
     Tmpfs { options: Vec<String> },
 }

@@ -23,7 +23,10 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) fn new() -> Self {
-        Self { sender: broadcast::channel(QUEUE).0, past: Mutex::default() }
+        Self {
+            sender: broadcast::channel(QUEUE).0,
+            past: Mutex::default(),
+        }
     }
 
     /// Tells the listeners that `action` happened to an object.
@@ -35,8 +38,16 @@ impl Events {
         id: impl Into<String>,
         attributes: BTreeMap<String, String>,
     ) {
-        let actor = EventActor { id: id.into(), attributes };
-        let event = Arc::new(Event { kind, action: action.into(), actor, time: Time::now() });
+        let actor = EventActor {
+            id: id.into(),
+            attributes,
+        };
+        let event = Arc::new(Event {
+            kind,
+            action: action.into(),
+            actor,
+            time: Time::now(),
+        });
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         if past.len() == KEPT {
             past.pop_front();
@@ -71,7 +82,9 @@ impl EventStream {
                 }
             };
             match received {
-                Ok((namespace, event)) if namespace == self.namespace && matches(&event, &self.filters) => {
+                Ok((namespace, event))
+                    if namespace == self.namespace && matches(&event, &self.filters) =>
+                {
                     return Some(event);
                 }
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
@@ -83,12 +96,34 @@ impl EventStream {
 
 impl crate::Engine {
     /// Past events since `since`, then live ones until `until`.
-    pub fn events(&self, scope: &Scope, since: Option<Time>, until: Option<Time>, filters: Filters) -> Result<EventStream> {
+    pub fn events(
+        &self,
+        scope: &Scope,
+        since: Option<Time>,
+        until: Option<Time>,
+        filters: Filters,
+    ) -> Result<EventStream> {
         filters.only(&[
-            "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret",
-            "service", "type", "volume",
+            "config",
+            "container",
+            "daemon",
+            "event",
+            "image",
+            "label",
+            "network",
+            "node",
+            "plugin",
+            "scope",
+            "secret",
+            "service",
+            "type",
+            "volume",
         ])?;
-        let past = self.events.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let past = self
+            .events
+            .past
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let live = self.events.sender.subscribe();
         let past = match since.or(until) {
             None => VecDeque::new(),
@@ -103,7 +138,13 @@ impl crate::Engine {
                 .map(|(_, event)| event.clone())
                 .collect(),
         };
-        Ok(EventStream { namespace: scope.namespace.clone(), filters, until, past, live })
+        Ok(EventStream {
+            namespace: scope.namespace.clone(),
+            filters,
+            until,
+            past,
+            live,
+        })
     }
 }
 
@@ -112,16 +153,27 @@ fn matches(event: &Event, filters: &Filters) -> bool {
     let attribute = |name: &str| event.actor.attributes.get(name).map(String::as_str);
     let is_actor = |kind: &str, wanted: &str| {
         event.kind == kind
-            && (event.actor.id == wanted || event.actor.id.starts_with(wanted) || attribute("name") == Some(wanted))
+            && (event.actor.id == wanted
+                || event.actor.id.starts_with(wanted)
+                || attribute("name") == Some(wanted))
     };
     // `health_status` also means `health_status: healthy`, `exec_start` also `exec_start: sh`.
-    let is_action = |wanted: &str| {
-        event.action == wanted || event.action.split(':').next() == Some(wanted)
-    };
+    let is_action =
+        |wanted: &str| event.action == wanted || event.action.split(':').next() == Some(wanted);
     let is_image = |wanted: &str| {
-        let name = if event.kind == "image" { attribute("name") } else { attribute("image") };
-        let bare = name.map(|name| name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(bare, _)| bare));
-        (event.kind == "image" && event.actor.id == wanted) || name == Some(wanted) || bare == Some(wanted)
+        let name = if event.kind == "image" {
+            attribute("name")
+        } else {
+            attribute("image")
+        };
+        let bare = name.map(|name| {
+            name.rsplit_once(':')
+                .filter(|(_, tag)| !tag.contains('/'))
+                .map_or(name, |(bare, _)| bare)
+        });
+        (event.kind == "image" && event.actor.id == wanted)
+            || name == Some(wanted)
+            || bare == Some(wanted)
     };
     filters.any("event", is_action)
         && filters.any("type", |kind| event.kind == kind)
@@ -132,7 +184,9 @@ fn matches(event: &Event, filters: &Filters) -> bool {
         && filters.any("daemon", |wanted| is_actor("daemon", wanted))
         && filters.any("image", is_image)
         && filters.labels("label", attribute)
-        && ["plugin", "service", "node", "secret", "config"].iter().all(|kind| !filters.has(kind))
+        && ["plugin", "service", "node", "secret", "config"]
+            .iter()
+            .all(|kind| !filters.has(kind))
 }
 
 #[cfg(test)]
@@ -140,16 +194,33 @@ mod tests {
     use super::*;
 
     fn event(kind: &'static str, action: &str, id: &str, name: &str) -> Event {
-        let attributes = BTreeMap::from([("name".into(), name.into()), ("image".into(), "busybox:1".into())]);
-        Event { kind, action: action.into(), actor: EventActor { id: id.into(), attributes }, time: Time::now() }
+        let attributes = BTreeMap::from([
+            ("name".into(), name.into()),
+            ("image".into(), "busybox:1".into()),
+        ]);
+        Event {
+            kind,
+            action: action.into(),
+            actor: EventActor {
+                id: id.into(),
+                attributes,
+            },
+            time: Time::now(),
+        }
     }
 
     #[test]
     fn filters_are_alternatives_within_and_conditions_across() {
         let start = event("container", "start", "abc", "web");
         let parse = |text: &str| Filters::parse(Some(text)).unwrap();
-        assert!(matches(&start, &parse(r#"{"event":["stop","start"],"container":["web"]}"#)));
-        assert!(!matches(&start, &parse(r#"{"event":["start"],"container":["other"]}"#)));
+        assert!(matches(
+            &start,
+            &parse(r#"{"event":["stop","start"],"container":["web"]}"#)
+        ));
+        assert!(!matches(
+            &start,
+            &parse(r#"{"event":["start"],"container":["other"]}"#)
+        ));
         assert!(matches(&start, &parse(r#"{"image":["busybox"]}"#)));
         assert!(!matches(&start, &parse(r#"{"type":["volume"]}"#)));
         let health = event("container", "health_status: healthy", "abc", "web");

@@ -45,13 +45,24 @@ impl Table {
     /// Sessions of a container that have not ended.
     pub(crate) fn of(&self, container: &ContainerId) -> Vec<ExecId> {
         let sessions = self.lock();
-        let lives = |session: &Session| session.container == *container && !matches!(*session.phase.borrow(), Phase::Ended { .. });
-        sessions.iter().filter(|(_, session)| lives(session)).map(|(id, _)| id.clone()).collect()
+        let lives = |session: &Session| {
+            session.container == *container
+                && !matches!(*session.phase.borrow(), Phase::Ended { .. })
+        };
+        sessions
+            .iter()
+            .filter(|(_, session)| lives(session))
+            .map(|(id, _)| id.clone())
+            .collect()
     }
 
     /// The container has ended and every session with it.
     pub(crate) fn end_all(&self, container: &ContainerId) {
-        for session in self.lock().values().filter(|session| session.container == *container) {
+        for session in self
+            .lock()
+            .values()
+            .filter(|session| session.container == *container)
+        {
             session.phase.send_if_modified(|phase| match *phase {
                 Phase::Running { pid } => {
                     *phase = Phase::Ended { code: 137, pid };
@@ -63,13 +74,19 @@ impl Table {
     }
 
     pub(crate) fn forget_all(&self, container: &ContainerId) {
-        self.lock().retain(|_, session| session.container != *container);
+        self.lock()
+            .retain(|_, session| session.container != *container);
     }
 }
 
 impl Engine {
     /// Registers a session in a running container.
-    pub async fn exec_create(&self, scope: &Scope, name: &str, request: ExecRequest) -> Result<ExecId> {
+    pub async fn exec_create(
+        &self,
+        scope: &Scope,
+        name: &str,
+        request: ExecRequest,
+    ) -> Result<ExecId> {
         let container = self.container(scope, name)?;
         self.must_run(&container)?;
         if request.cmd.as_ref().is_none_or(Vec::is_empty) {
@@ -78,7 +95,11 @@ impl Engine {
         let id = ExecId::random();
         let facts = [("execID", id.to_string())];
         let line = request.cmd.as_deref().unwrap_or_default().join(" ");
-        let session = Session { container: container.id.clone(), request, phase: tokio::sync::watch::Sender::new(Phase::Created) };
+        let session = Session {
+            container: container.id.clone(),
+            request,
+            phase: tokio::sync::watch::Sender::new(Phase::Created),
+        };
         self.execs.lock().insert(id.clone(), Arc::new(session));
         self.container_event(&container, format!("exec_create: {line}"), &facts);
         Ok(id)
@@ -88,18 +109,35 @@ impl Engine {
         let missing = || Error::not_found(format!("No such exec instance: {id}"));
         let exec: ExecId = id.parse().map_err(|_| missing())?;
         let session = self.execs.lock().get(&exec).cloned().ok_or_else(missing)?;
-        let container = self.containers.get(&session.container).filter(|c| c.namespace == scope.namespace).ok_or_else(missing)?;
+        let container = self
+            .containers
+            .get(&session.container)
+            .filter(|c| c.namespace == scope.namespace)
+            .ok_or_else(missing)?;
         Ok((exec, session, container))
     }
 
     /// Starts a session; attached unless it is detached.
-    pub async fn exec_start(&self, scope: &Scope, id: &str, start: ExecStart) -> Result<Option<Attached>> {
+    pub async fn exec_start(
+        &self,
+        scope: &Scope,
+        id: &str,
+        start: ExecStart,
+    ) -> Result<Option<Attached>> {
         let (exec, session, container) = self.session(scope, id)?;
         self.must_run(&container)?;
         match *session.phase.borrow() {
             Phase::Created => {}
-            Phase::Running { .. } => return Err(Error::conflict(format!("Error: Exec command {exec} is already running"))),
-            Phase::Ended { .. } => return Err(Error::conflict(format!("Error: Exec command {exec} has already run"))),
+            Phase::Running { .. } => {
+                return Err(Error::conflict(format!(
+                    "Error: Exec command {exec} is already running"
+                )));
+            }
+            Phase::Ended { .. } => {
+                return Err(Error::conflict(format!(
+                    "Error: Exec command {exec} has already run"
+                )));
+            }
         }
         let request = &session.request;
         let to = (!start.detach).then_some(AttachTo {
@@ -118,7 +156,8 @@ impl Engine {
             privileged: request.privileged,
             console_size: start.console_size.or(request.console_size),
         };
-        self.run_session(&container, &exec, &session, &plan, to).await
+        self.run_session(&container, &exec, &session, &plan, to)
+            .await
     }
 
     async fn run_session(
@@ -141,11 +180,18 @@ impl Engine {
                     }
                     running
                 });
-                self.container_event(container, format!("exec_start: {line}"), &[("execID", exec.to_string())]);
+                self.container_event(
+                    container,
+                    format!("exec_start: {line}"),
+                    &[("execID", exec.to_string())],
+                );
                 Ok(attached)
             }
             Err(failure) => {
-                session.phase.send_replace(Phase::Ended { code: failure.exit_code.into(), pid: 0 });
+                session.phase.send_replace(Phase::Ended {
+                    code: failure.exit_code.into(),
+                    pid: 0,
+                });
                 Err(failure.error)
             }
         }
@@ -153,32 +199,55 @@ impl Engine {
 
     /// Told by the agent.
     pub(crate) fn exec_exited(&self, container: &ContainerId, exec: &ExecId, exit: &Exit) {
-        let Some(session) = self.execs.lock().get(exec).cloned() else { return };
+        let Some(session) = self.execs.lock().get(exec).cloned() else {
+            return;
+        };
         let is_news = session.phase.send_if_modified(|phase| {
-            let Phase::Running { pid } = *phase else { return false };
-            *phase = Phase::Ended { code: exit.code.into(), pid };
+            let Phase::Running { pid } = *phase else {
+                return false;
+            };
+            *phase = Phase::Ended {
+                code: exit.code.into(),
+                pid,
+            };
             true
         });
         if !is_news {
             return;
         }
         if let Some(container) = self.containers.get(container) {
-            let facts = [("execID", exec.to_string()), ("exitCode", exit.code.to_string())];
+            let facts = [
+                ("execID", exec.to_string()),
+                ("exitCode", exit.code.to_string()),
+            ];
             self.container_event(&container, "exec_die", &facts);
         }
     }
 
     /// Sets the size of a session's terminal.
-    pub async fn exec_resize(&self, scope: &Scope, id: &str, height: u16, width: u16) -> Result<()> {
+    pub async fn exec_resize(
+        &self,
+        scope: &Scope,
+        id: &str,
+        height: u16,
+        width: u16,
+    ) -> Result<()> {
         let (exec, session, container) = self.session(scope, id)?;
         // The client's first resize races with its start.
         let mut phase = session.phase.subscribe();
-        let started = phase.wait_for(|phase| matches!(phase, Phase::Running { pid } if *pid != 0) || matches!(phase, Phase::Ended { .. }));
-        let running = tokio::time::timeout(std::time::Duration::from_secs(3), started).await.is_ok();
+        let started = phase.wait_for(|phase| {
+            matches!(phase, Phase::Running { pid } if *pid != 0)
+                || matches!(phase, Phase::Ended { .. })
+        });
+        let running = tokio::time::timeout(std::time::Duration::from_secs(3), started)
+            .await
+            .is_ok();
         if !running || matches!(*session.phase.borrow(), Phase::Ended { .. }) {
             return Err(Error::conflict(format!("exec {exec} is not running")));
         }
-        self.agent.exec_resize(&container.id, &exec, height, width).await
+        self.agent
+            .exec_resize(&container.id, &exec, height, width)
+            .await
     }
 
     /// A session as it is now.
@@ -219,26 +288,57 @@ impl Engine {
         timeout: std::time::Duration,
     ) -> Result<(i32, String)> {
         let exec = ExecId::random();
-        let request = ExecRequest { cmd: Some(command.clone()), attach_stdout: true, attach_stderr: true, ..ExecRequest::default() };
-        let session = Arc::new(Session { container: container.id.clone(), request, phase: tokio::sync::watch::Sender::new(Phase::Created) });
+        let request = ExecRequest {
+            cmd: Some(command.clone()),
+            attach_stdout: true,
+            attach_stderr: true,
+            ..ExecRequest::default()
+        };
+        let session = Arc::new(Session {
+            container: container.id.clone(),
+            request,
+            phase: tokio::sync::watch::Sender::new(Phase::Created),
+        });
         self.execs.lock().insert(exec.clone(), session.clone());
-        let plan = ExecPlan { command, ..ExecPlan::default() };
-        let to = AttachTo { stdout: true, stderr: true, ..AttachTo::default() };
-        let result = tokio::time::timeout(timeout, self.run_probe(container, &exec, &session, &plan, to)).await;
+        let plan = ExecPlan {
+            command,
+            ..ExecPlan::default()
+        };
+        let to = AttachTo {
+            stdout: true,
+            stderr: true,
+            ..AttachTo::default()
+        };
+        let result = tokio::time::timeout(
+            timeout,
+            self.run_probe(container, &exec, &session, &plan, to),
+        )
+        .await;
         if result.is_err() {
             let _ = self.agent.exec_kill(&container.id, &exec).await;
         }
         self.execs.lock().remove(&exec);
         result.unwrap_or_else(|_| {
-            Err(Error::unavailable(format!("Health check exceeded timeout ({timeout:?})")))
+            Err(Error::unavailable(format!(
+                "Health check exceeded timeout ({timeout:?})"
+            )))
         })
     }
 
-    async fn run_probe(&self, container: &Container, exec: &ExecId, session: &Session, plan: &ExecPlan, to: AttachTo) -> Result<(i32, String)> {
+    async fn run_probe(
+        &self,
+        container: &Container,
+        exec: &ExecId,
+        session: &Session,
+        plan: &ExecPlan,
+        to: AttachTo,
+    ) -> Result<(i32, String)> {
         /// As much as docker keeps.
         const KEPT: usize = 4096;
         let mut phase = session.phase.subscribe();
-        let attached = self.run_session(container, exec, session, plan, Some(to)).await?;
+        let attached = self
+            .run_session(container, exec, session, plan, Some(to))
+            .await?;
         let mut output = Vec::new();
         if let Some(mut attached) = attached {
             while let Some(piece) = attached.output.recv().await {
@@ -247,7 +347,11 @@ impl Engine {
                 output.extend_from_slice(&bytes[..room]);
             }
         }
-        let code = match phase.wait_for(|phase| matches!(phase, Phase::Ended { .. })).await.as_deref() {
+        let code = match phase
+            .wait_for(|phase| matches!(phase, Phase::Ended { .. }))
+            .await
+            .as_deref()
+        {
             Ok(Phase::Ended { code, .. }) => i32::try_from(*code).unwrap_or(-1),
             _ => -1,
         };

@@ -32,7 +32,11 @@ impl Check {
         let command = match test {
             [kind, words @ ..] if kind == "CMD" && !words.is_empty() => words.to_vec(),
             [kind, words @ ..] if kind == "CMD-SHELL" && !words.is_empty() => {
-                let mut shell = record.config.shell.clone().unwrap_or_else(|| vec!["/bin/sh".into(), "-c".into()]);
+                let mut shell = record
+                    .config
+                    .shell
+                    .clone()
+                    .unwrap_or_else(|| vec!["/bin/sh".into(), "-c".into()]);
                 shell.push(words.join(" "));
                 shell
             }
@@ -48,7 +52,10 @@ impl Check {
             timeout: or(config.timeout, 30),
             start_period: or(config.start_period, 0),
             start_interval: or(config.start_interval, 5),
-            retries: u32::try_from(config.retries).ok().filter(|retries| *retries > 0).unwrap_or(3),
+            retries: u32::try_from(config.retries)
+                .ok()
+                .filter(|retries| *retries > 0)
+                .unwrap_or(3),
         })
     }
 }
@@ -78,10 +85,17 @@ impl Engine {
 
     /// Begins the checks of a running container, if it has any.
     pub(crate) fn watch_health(&self, container: &Container) {
-        let Some(check) = Check::of(&container.record()) else { return };
-        let Some(container) = self.containers.get(&container.id) else { return };
+        let Some(check) = Check::of(&container.record()) else {
+            return;
+        };
+        let Some(container) = self.containers.get(&container.id) else {
+            return;
+        };
         let task = tokio::spawn(self.clone().check_health(container.clone(), check)).abort_handle();
-        let mut slot = container.health.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut slot = container
+            .health
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(former) = slot.replace(task) {
             former.abort();
         }
@@ -89,7 +103,11 @@ impl Engine {
 
     /// Ends the checks.
     pub(crate) fn stop_health(&self, container: &Container) {
-        let task = container.health.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let task = container
+            .health
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
         if let Some(task) = task {
             task.abort();
         }
@@ -99,29 +117,50 @@ impl Engine {
         loop {
             let (started, status) = {
                 let observed = container.observed.borrow();
-                (observed.state.started_at, observed.state.health.clone().unwrap_or_default().status)
+                (
+                    observed.state.started_at,
+                    observed.state.health.clone().unwrap_or_default().status,
+                )
             };
             let in_start_period = Time::now().since(started) < check.start_period;
             let starting = in_start_period && status == HealthStatus::Starting;
-            tokio::time::sleep(if starting { check.start_interval.min(check.interval) } else { check.interval }).await;
+            tokio::time::sleep(if starting {
+                check.start_interval.min(check.interval)
+            } else {
+                check.interval
+            })
+            .await;
             // A frozen container cannot answer; that says nothing of its health.
             if container.status() != Status::Running {
                 continue;
             }
             let start = Time::now();
-            let result = self.probe(&container, check.command.clone(), check.timeout).await;
+            let result = self
+                .probe(&container, check.command.clone(), check.timeout)
+                .await;
             if !container.is_running() || self.is_stopping() {
                 return;
             }
             let (exit_code, output) = result.unwrap_or_else(|error| (-1, error.message));
-            let probe = Probe { start, end: Time::now(), exit_code, output };
+            let probe = Probe {
+                start,
+                end: Time::now(),
+                exit_code,
+                output,
+            };
             let starting = Time::now().since(started) < check.start_period;
             self.record_probe(&container, probe, check.retries, starting);
         }
     }
 
     fn record_probe(&self, container: &Container, probe: Probe, retries: u32, starting: bool) {
-        let before = container.observed.borrow().state.health.clone().unwrap_or_default();
+        let before = container
+            .observed
+            .borrow()
+            .state
+            .health
+            .clone()
+            .unwrap_or_default();
         let former = before.status;
         let after = judge(before, probe, retries, starting);
         let now = after.status;
@@ -138,18 +177,30 @@ mod tests {
     use super::*;
 
     fn probe(exit_code: i32) -> Probe {
-        Probe { exit_code, ..Probe::default() }
+        Probe {
+            exit_code,
+            ..Probe::default()
+        }
     }
 
     #[test]
     fn verdicts() {
         let failing = judge(Health::default(), probe(1), 2, false);
-        assert_eq!((failing.status, failing.failing_streak), (HealthStatus::Starting, 1));
+        assert_eq!(
+            (failing.status, failing.failing_streak),
+            (HealthStatus::Starting, 1)
+        );
         let unhealthy = judge(failing.clone(), probe(1), 2, false);
         assert_eq!(unhealthy.status, HealthStatus::Unhealthy);
-        assert_eq!(judge(unhealthy, probe(0), 2, false).status, HealthStatus::Healthy);
+        assert_eq!(
+            judge(unhealthy, probe(0), 2, false).status,
+            HealthStatus::Healthy
+        );
         let forgiven = judge(Health::default(), probe(1), 1, true);
-        assert_eq!((forgiven.status, forgiven.failing_streak), (HealthStatus::Starting, 0));
+        assert_eq!(
+            (forgiven.status, forgiven.failing_streak),
+            (HealthStatus::Starting, 0)
+        );
         let mut health = Health::default();
         for _ in 0..9 {
             health = judge(health, probe(0), 3, false);

@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use agent::Reader;
-use image::{ConfigPatch, ContainerUse, Image, Platform, Progress, PruneFilter, References, Removal};
+use image::{
+    ConfigPatch, ContainerUse, Image, Platform, Progress, PruneFilter, References, Removal,
+};
 use tokio::io::AsyncWrite;
 use types::{Config, Digest, Error, Filters, Kind, Namespace, Reference, Result, Time};
 
@@ -34,13 +36,24 @@ pub struct LoadReport {
 
 impl Engine {
     /// The image that a container shall run, fit for the platform asked for.
-    pub(crate) async fn image_for_run(&self, scope: &Scope, name: &str, platform: Option<&str>) -> Result<RunImage> {
+    pub(crate) async fn image_for_run(
+        &self,
+        scope: &Scope,
+        name: &str,
+        platform: Option<&str>,
+    ) -> Result<RunImage> {
         let image = self.images.resolve(&scope.namespace, name).await?;
         if let Some(text) = platform.filter(|text| !text.is_empty()) {
             let wanted = Platform::parse(text)?;
             let has = image.config.platform();
             if !has.satisfies(&wanted) {
-                let show = |p: &Platform| [p.os.as_str(), &p.architecture, &p.variant].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+                let show = |p: &Platform| {
+                    [p.os.as_str(), &p.architecture, &p.variant]
+                        .into_iter()
+                        .filter(|part| !part.is_empty())
+                        .collect::<Vec<_>>()
+                        .join("/")
+                };
                 return Err(Error::not_found(format!(
                     "image with reference {name} was found but does not provide the specified platform ({}): it is for {}",
                     show(&wanted),
@@ -51,45 +64,72 @@ impl Engine {
         Ok(RunImage {
             id: image.id.clone(),
             layers: image.diff_ids(),
-            os: if image.config.os.is_empty() { "linux".into() } else { image.config.os.clone() },
+            os: if image.config.os.is_empty() {
+                "linux".into()
+            } else {
+                image.config.os.clone()
+            },
             config: image.config.config.clone().unwrap_or_default(),
         })
     }
 
     pub(crate) async fn image_size(&self, namespace: &Namespace, id: &Digest) -> u64 {
-        self.images.get(namespace, id).await.map_or(0, |image| image.size())
+        self.images
+            .get(namespace, id)
+            .await
+            .map_or(0, |image| image.size())
     }
 
     /// Ids of the image that `name` means and of all images that build on it.
     pub(crate) async fn images_named(&self, scope: &Scope, name: &str) -> Vec<Digest> {
-        let Ok(ancestor) = self.images.resolve(&scope.namespace, name).await else { return Vec::new() };
+        let Ok(ancestor) = self.images.resolve(&scope.namespace, name).await else {
+            return Vec::new();
+        };
         let all = self.images.list(&scope.namespace).await.unwrap_or_default();
         let mut found = vec![ancestor.id.clone()];
         found.extend(
             all.into_iter()
                 .map(|(image, _)| image)
-                .filter(|image| image.id != ancestor.id && !ancestor.layers.is_empty() && image.layers.starts_with(&ancestor.layers))
+                .filter(|image| {
+                    image.id != ancestor.id
+                        && !ancestor.layers.is_empty()
+                        && image.layers.starts_with(&ancestor.layers)
+                })
                 .map(|image| image.id.clone()),
         );
         found
     }
 
     /// Containers that use an image, for removals.
-    fn image_users(&self, namespace: Namespace) -> impl Fn(&Digest) -> Vec<ContainerUse> + Send + Sync + '_ {
+    fn image_users(
+        &self,
+        namespace: Namespace,
+    ) -> impl Fn(&Digest) -> Vec<ContainerUse> + Send + Sync + '_ {
         move |image| {
             self.containers
                 .of(&namespace)
                 .iter()
                 .filter(|container| container.record().image == *image)
-                .map(|container| ContainerUse { id: container.id.clone(), running: container.is_running() })
+                .map(|container| ContainerUse {
+                    id: container.id.clone(),
+                    running: container.is_running(),
+                })
                 .collect()
         }
     }
 
-    pub(crate) fn image_event(&self, namespace: &Namespace, action: &str, id: &str, name: &str, labels: Option<&BTreeMap<String, String>>) {
+    pub(crate) fn image_event(
+        &self,
+        namespace: &Namespace,
+        action: &str,
+        id: &str,
+        name: &str,
+        labels: Option<&BTreeMap<String, String>>,
+    ) {
         let mut attributes = labels.cloned().unwrap_or_default();
         attributes.insert("name".into(), name.into());
-        self.events.publish(namespace, "image", action, id, attributes);
+        self.events
+            .publish(namespace, "image", action, id, attributes);
     }
 
     /// An image with its names.
@@ -100,29 +140,47 @@ impl Engine {
     }
 
     /// Images of the namespace that pass docker's filters, newest first.
-    pub async fn image_list(&self, scope: &Scope, all: bool, filters: &Filters) -> Result<Vec<ImageView>> {
+    pub async fn image_list(
+        &self,
+        scope: &Scope,
+        all: bool,
+        filters: &Filters,
+    ) -> Result<Vec<ImageView>> {
         filters.only(&["before", "dangling", "label", "reference", "since", "until"])?;
         let dangling = filters.boolean("dangling")?;
         let created = |image: &Image| image.config.created.unwrap_or_default();
         let mut bounds = [None, None];
         for (name, bound) in ["before", "since"].into_iter().zip(&mut bounds) {
             if let Some(other) = filters.values(name).last() {
-                *bound = Some(created(&*self.images.resolve(&scope.namespace, other).await?));
+                *bound = Some(created(
+                    &*self.images.resolve(&scope.namespace, other).await?,
+                ));
             }
         }
         let [before, since] = bounds;
         let until = crate::system::until(filters)?;
         let images = self.images.list(&scope.namespace).await?;
-        let parents: std::collections::HashSet<Digest> = images.iter().filter_map(|(image, _)| image.parent.clone()).collect();
+        let parents: std::collections::HashSet<Digest> = images
+            .iter()
+            .filter_map(|(image, _)| image.parent.clone())
+            .collect();
         let mut views = Vec::new();
         for (image, mut references) in images {
-            let labels = image.config.config.as_ref().and_then(|config| config.labels.as_ref());
+            let labels = image
+                .config
+                .config
+                .as_ref()
+                .and_then(|config| config.labels.as_ref());
             let at = created(&image);
             let is_dangling = references.tags.is_empty() && references.digests.is_empty();
             let passes = before.is_none_or(|time| at < time)
                 && since.is_none_or(|time| at > time)
                 && until.is_none_or(|time| at < time)
-                && filters.labels("label", |name| labels.and_then(|labels| labels.get(name)).map(String::as_str))
+                && filters.labels("label", |name| {
+                    labels
+                        .and_then(|labels| labels.get(name))
+                        .map(String::as_str)
+                })
                 && dangling.is_none_or(|wanted| wanted == references.tags.is_empty());
             // Steps on the way to another image are shown only on request.
             let is_step = is_dangling && parents.contains(&image.id) && !all;
@@ -130,7 +188,9 @@ impl Engine {
                 continue;
             }
             if filters.has("reference") {
-                let matches = |reference: &Reference| filters.any("reference", |pattern| reference_matches(pattern, reference));
+                let matches = |reference: &Reference| {
+                    filters.any("reference", |pattern| reference_matches(pattern, reference))
+                };
                 references.tags.retain(matches);
                 references.digests.retain(matches);
                 if references.tags.is_empty() && references.digests.is_empty() {
@@ -164,19 +224,38 @@ impl Engine {
     /// `docker tag`.
     pub async fn image_tag(&self, scope: &Scope, name: &str, reference: &Reference) -> Result<()> {
         let image = self.images.tag(&scope.namespace, name, reference).await?;
-        self.image_event(&scope.namespace, "tag", image.id.as_str(), &reference.clone().or_latest().familiar(), None);
+        self.image_event(
+            &scope.namespace,
+            "tag",
+            image.id.as_str(),
+            &reference.clone().or_latest().familiar(),
+            None,
+        );
         Ok(())
     }
 
     /// `docker rmi`.
-    pub async fn image_remove(&self, scope: &Scope, name: &str, force: bool, prune: bool) -> Result<Vec<ImageRemoval>> {
+    pub async fn image_remove(
+        &self,
+        scope: &Scope,
+        name: &str,
+        force: bool,
+        prune: bool,
+    ) -> Result<Vec<ImageRemoval>> {
         let users = self.image_users(scope.namespace.clone());
-        let removals = self.images.remove(&scope.namespace, name, force, prune, &users).await?;
+        let removals = self
+            .images
+            .remove(&scope.namespace, name, force, prune, &users)
+            .await?;
         Ok(self.removed(scope, removals))
     }
 
     /// `docker image prune`.
-    pub async fn image_prune(&self, scope: &Scope, filters: &Filters) -> Result<(Vec<ImageRemoval>, u64)> {
+    pub async fn image_prune(
+        &self,
+        scope: &Scope,
+        filters: &Filters,
+    ) -> Result<(Vec<ImageRemoval>, u64)> {
         filters.only(&["dangling", "label", "label!", "until"])?;
         let filter = PruneFilter {
             dangling_only: filters.boolean("dangling")?.unwrap_or(true),
@@ -199,7 +278,13 @@ impl Engine {
                     ImageRemoval::Untagged(reference)
                 }
                 Removal::DeletedImage(image) => {
-                    self.image_event(&scope.namespace, "delete", image.as_str(), image.as_str(), None);
+                    self.image_event(
+                        &scope.namespace,
+                        "delete",
+                        image.as_str(),
+                        image.as_str(),
+                        None,
+                    );
                     ImageRemoval::Deleted(image)
                 }
                 Removal::DeletedLayer(chain) => ImageRemoval::Deleted(chain),
@@ -208,11 +293,26 @@ impl Engine {
     }
 
     /// `docker load`.
-    pub async fn image_load(&self, scope: &Scope, archive: Reader, platform: Option<&str>, progress: Progress) -> Result<LoadReport> {
-        let platform = platform.filter(|text| !text.is_empty()).map(Platform::parse).transpose()?;
-        let loaded = self.images.load(&scope.namespace, archive, platform, progress).await?;
+    pub async fn image_load(
+        &self,
+        scope: &Scope,
+        archive: Reader,
+        platform: Option<&str>,
+        progress: Progress,
+    ) -> Result<LoadReport> {
+        let platform = platform
+            .filter(|text| !text.is_empty())
+            .map(Platform::parse)
+            .transpose()?;
+        let loaded = self
+            .images
+            .load(&scope.namespace, archive, platform, progress)
+            .await?;
         for one in &loaded {
-            let name = one.references.first().map_or_else(|| one.id.to_string(), Reference::familiar);
+            let name = one
+                .references
+                .first()
+                .map_or_else(|| one.id.to_string(), Reference::familiar);
             self.image_event(&scope.namespace, "load", one.id.as_str(), &name, None);
         }
         Ok(LoadReport { loaded })
@@ -224,7 +324,12 @@ impl Engine {
             // A repository without a tag means all its tags.
             if let Err(error) = self.images.resolve(&scope.namespace, name).await {
                 let all = self.images.list(&scope.namespace).await?;
-                let is_repository = |(_, references): &(Arc<Image>, References)| references.tags.iter().any(|tag| tag.familiar_name() == *name);
+                let is_repository = |(_, references): &(Arc<Image>, References)| {
+                    references
+                        .tags
+                        .iter()
+                        .any(|tag| tag.familiar_name() == *name)
+                };
                 if error.kind != Kind::NotFound || !all.iter().any(is_repository) {
                     return Err(error);
                 }
@@ -234,7 +339,12 @@ impl Engine {
     }
 
     /// `docker save`, into `to`.
-    pub async fn image_save(&self, scope: &Scope, names: &[String], to: impl AsyncWrite + Send + Unpin + 'static) -> Result<()> {
+    pub async fn image_save(
+        &self,
+        scope: &Scope,
+        names: &[String],
+        to: impl AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<()> {
         self.images.save(&scope.namespace, names, to).await?;
         for name in names {
             if let Ok(image) = self.images.resolve(&scope.namespace, name).await {
@@ -256,10 +366,19 @@ impl Engine {
     ) -> Result<Digest> {
         let mut config = Config::default();
         crate::changes::apply(&mut config, changes)?;
-        let platform = platform.filter(|text| !text.is_empty()).map(Platform::parse).transpose()?;
+        let platform = platform
+            .filter(|text| !text.is_empty())
+            .map(Platform::parse)
+            .transpose()?;
         let patch = ConfigPatch { config, platform };
-        let image = self.images.import(&scope.namespace, tar, reference, message, patch).await?;
-        let name = reference.map_or_else(|| image.id.to_string(), |reference| reference.clone().or_latest().familiar());
+        let image = self
+            .images
+            .import(&scope.namespace, tar, reference, message, patch)
+            .await?;
+        let name = reference.map_or_else(
+            || image.id.to_string(),
+            |reference| reference.clone().or_latest().familiar(),
+        );
         self.image_event(&scope.namespace, "import", image.id.as_str(), &name, None);
         Ok(image.id.clone())
     }
@@ -284,10 +403,16 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
             let reach = text.iter().position(|b| *b == b'/').unwrap_or(text.len());
             (0..=reach).any(|skip| glob(rest, &text[skip..]))
         }
-        [b'?', rest @ ..] => matches!(text, [first, others @ ..] if *first != b'/' && glob(rest, others)),
+        [b'?', rest @ ..] => {
+            matches!(text, [first, others @ ..] if *first != b'/' && glob(rest, others))
+        }
         [b'[', rest @ ..] => {
-            let Some(end) = rest.iter().position(|b| *b == b']') else { return false };
-            let [first, others @ ..] = text else { return false };
+            let Some(end) = rest.iter().position(|b| *b == b']') else {
+                return false;
+            };
+            let [first, others @ ..] = text else {
+                return false;
+            };
             in_set(&rest[..end], *first) && glob(&rest[end + 1..], others)
         }
         [b'\\', literal, rest @ ..] | [literal, rest @ ..] => {

@@ -24,6 +24,7 @@ use agent::NodeAgent;
 use store::Store;
 use types::{Result, Time};
 
+use crate::{containers::Table, events::Events, networks::Networks};
 pub use crate::{
     containers::{StatsStream, Waiter},
     events::EventStream,
@@ -31,7 +32,6 @@ pub use crate::{
     request::Scope,
     system::moment,
 };
-use crate::{containers::Table, events::Events, networks::Networks};
 
 /// Choices of the operator that the engine follows.
 #[derive(Debug, Clone, Default)]
@@ -122,7 +122,11 @@ impl Engine {
     /// no container running, the node is left as it was before the first start.
     pub async fn shut_down(&self) {
         let _ = self.stopping.send(true);
-        if !self.containers.all().iter().any(|container| container.is_running())
+        if !self
+            .containers
+            .all()
+            .iter()
+            .any(|container| container.is_running())
             && let Err(error) = self.agent.tear_down().await
         {
             tracing::warn!(%error, "the node could not be tidied up; the next start takes it over");

@@ -11,8 +11,7 @@ use ipnet::IpNet;
 use network::{Bridge, Mac, Subnet, ipam};
 use store::{Guard, Store, Txn};
 use types::{
-    Error, Filters, Namespace, NetworkId, NetworkName, Result, Time,
-    container::EndpointSettings,
+    Error, Filters, Namespace, NetworkId, NetworkName, Result, Time, container::EndpointSettings,
     record::encode,
 };
 
@@ -42,11 +41,17 @@ pub(crate) struct Networks {
 
 impl Networks {
     /// Reads the records; makes the built-in ones at first start, and the bridges on the node.
-    pub(crate) async fn open(settings: &Settings, store: &dyn Store, agent: &dyn NodeAgent) -> Result<Self> {
+    pub(crate) async fn open(
+        settings: &Settings,
+        store: &dyn Store,
+        agent: &dyn NodeAgent,
+    ) -> Result<Self> {
         let mut index = HashMap::new();
         for entry in store.list("ns/").await?.entries {
             let mut parts = entry.key.split('/').skip(1);
-            if let (Some(namespace), Some("networks"), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) {
+            if let (Some(namespace), Some("networks"), Some(_), None) =
+                (parts.next(), parts.next(), parts.next(), parts.next())
+            {
                 let record: NetworkRecord = types::record::decode(&entry.value)?;
                 index.insert((namespace.parse()?, record.id.clone()), Arc::new(record));
             }
@@ -54,7 +59,9 @@ impl Networks {
         let namespace = Namespace::default();
         if !index.values().any(|record| record.builtin) {
             for record in builtin(settings, agent).await? {
-                store.commit(Txn::new().put(key::network(&namespace, &record.id), encode(&record)?)).await?;
+                store
+                    .commit(Txn::new().put(key::network(&namespace, &record.id), encode(&record)?))
+                    .await?;
                 index.insert((namespace.clone(), record.id.clone()), Arc::new(record));
             }
         }
@@ -62,29 +69,53 @@ impl Networks {
         for record in index.values().filter(|record| record.driver == "bridge") {
             let bridge = bridge(record)?;
             agent.network_ensure(&bridge).await?;
-            pools.insert(record.id.clone(), bridge.subnets.iter().map(ipam::Pool::new).collect::<Result<Vec<_>>>()?);
+            pools.insert(
+                record.id.clone(),
+                bridge
+                    .subnets
+                    .iter()
+                    .map(ipam::Pool::new)
+                    .collect::<Result<Vec<_>>>()?,
+            );
         }
-        Ok(Self { index: RwLock::new(index), pools: Mutex::new(pools) })
+        Ok(Self {
+            index: RwLock::new(index),
+            pools: Mutex::new(pools),
+        })
     }
 
     /// By name, full id or unambiguous prefix of an id.
     pub(crate) fn find(&self, namespace: &Namespace, wanted: &str) -> Result<Arc<NetworkRecord>> {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let visible = || index.iter().filter(|((ns, _), _)| ns == namespace).map(|(_, record)| record);
-        if let Some(record) = visible().find(|record| record.id.as_str() == wanted || record.name == wanted) {
+        let visible = || {
+            index
+                .iter()
+                .filter(|((ns, _), _)| ns == namespace)
+                .map(|(_, record)| record)
+        };
+        if let Some(record) =
+            visible().find(|record| record.id.as_str() == wanted || record.name == wanted)
+        {
             return Ok(record.clone());
         }
-        let mut found = visible().filter(|record| !wanted.is_empty() && record.id.as_str().starts_with(wanted));
+        let mut found =
+            visible().filter(|record| !wanted.is_empty() && record.id.as_str().starts_with(wanted));
         match (found.next(), found.next()) {
             (Some(record), None) => Ok(record.clone()),
-            (Some(_), Some(_)) => Err(Error::invalid(format!("network {wanted} is ambiguous (2 matches found on ID prefix)"))),
+            (Some(_), Some(_)) => Err(Error::invalid(format!(
+                "network {wanted} is ambiguous (2 matches found on ID prefix)"
+            ))),
             _ => Err(Error::not_found(format!("network {wanted} not found"))),
         }
     }
 
     fn of(&self, namespace: &Namespace) -> Vec<Arc<NetworkRecord>> {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let mut records: Vec<_> = index.iter().filter(|((ns, _), _)| ns == namespace).map(|(_, record)| record.clone()).collect();
+        let mut records: Vec<_> = index
+            .iter()
+            .filter(|((ns, _), _)| ns == namespace)
+            .map(|(_, record)| record.clone())
+            .collect();
         records.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.name.cmp(&b.name)));
         records
     }
@@ -92,19 +123,37 @@ impl Networks {
     /// Addresses of one endpoint: those asked for, else the next free ones.
     fn allocate(&self, record: &NetworkRecord, wanted: &EndpointSettings) -> Result<Vec<IpNet>> {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        let pools = pools.get_mut(&record.id).map_or(&mut [][..], Vec::as_mut_slice);
+        let pools = pools
+            .get_mut(&record.id)
+            .map_or(&mut [][..], Vec::as_mut_slice);
         let fixed = wanted.ipam_config.clone().unwrap_or_default();
         let mut taken: Vec<IpNet> = Vec::new();
         for is_v4 in [true, false] {
-            let text = if is_v4 { &fixed.ipv4_address } else { &fixed.ipv6_address };
+            let text = if is_v4 {
+                &fixed.ipv4_address
+            } else {
+                &fixed.ipv6_address
+            };
             let family = |pool: &&mut ipam::Pool| pool.net().addr().is_ipv4() == is_v4;
             let result = if text.is_empty() {
-                pools.iter_mut().find(family).map(ipam::Pool::allocate).transpose()
+                pools
+                    .iter_mut()
+                    .find(family)
+                    .map(ipam::Pool::allocate)
+                    .transpose()
             } else {
-                let ip: IpAddr = text.parse().map_err(|_| Error::invalid(format!("invalid IP address: {text}")))?;
-                match pools.iter_mut().filter(family).find(|pool| pool.net().contains(&ip)) {
+                let ip: IpAddr = text
+                    .parse()
+                    .map_err(|_| Error::invalid(format!("invalid IP address: {text}")))?;
+                match pools
+                    .iter_mut()
+                    .filter(family)
+                    .find(|pool| pool.net().contains(&ip))
+                {
                     Some(pool) => pool.reserve(ip).map(Some),
-                    None => Err(Error::invalid("no configured subnet or ip-range contain the IP address")),
+                    None => Err(Error::invalid(
+                        "no configured subnet or ip-range contain the IP address",
+                    )),
                 }
             };
             match result {
@@ -127,14 +176,28 @@ impl Networks {
 
     /// Called once every living container has its addresses reserved again.
     pub(crate) fn after_recovery(&self, engine: &Engine) {
-        let used: usize = self.pools.lock().unwrap_or_else(PoisonError::into_inner).values().flatten().map(ipam::Pool::used).sum();
-        tracing::debug!(addresses = used, containers = engine.containers.all().len(), "addresses in use after recovery");
+        let used: usize = self
+            .pools
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .flatten()
+            .map(ipam::Pool::used)
+            .sum();
+        tracing::debug!(
+            addresses = used,
+            containers = engine.containers.all().len(),
+            "addresses in use after recovery"
+        );
     }
 }
 
 fn release(pools: &mut [ipam::Pool], addresses: impl Iterator<Item = IpAddr>) {
     for address in addresses {
-        for pool in pools.iter_mut().filter(|pool| pool.net().contains(&address)) {
+        for pool in pools
+            .iter_mut()
+            .filter(|pool| pool.net().contains(&address))
+        {
             pool.release(address);
         }
     }
@@ -145,9 +208,18 @@ async fn builtin(settings: &Settings, agent: &dyn NodeAgent) -> Result<Vec<Netwo
     let subnet = if settings.bridge_subnet.is_empty() {
         ipam::choose(&ipam::default_pools(), &agent.network_occupied().await?)?
     } else {
-        settings.bridge_subnet.parse().map_err(|_| Error::invalid(format!("invalid bridge subnet {:?}", settings.bridge_subnet)))?
+        settings.bridge_subnet.parse().map_err(|_| {
+            Error::invalid(format!(
+                "invalid bridge subnet {:?}",
+                settings.bridge_subnet
+            ))
+        })?
     };
-    let complete = ipam::complete(&Subnet { net: subnet, gateway: None, range: None })?;
+    let complete = ipam::complete(&Subnet {
+        net: subnet,
+        gateway: None,
+        range: None,
+    })?;
     let make = |name: &str, driver: &str| NetworkRecord {
         id: NetworkId::random(),
         name: name.into(),
@@ -173,7 +245,10 @@ async fn builtin(settings: &Settings, agent: &dyn NodeAgent) -> Result<Vec<Netwo
     let default = NetworkRecord {
         bridge: settings.bridge.clone(),
         subnets: vec![subnet_record(&complete)],
-        options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        options: options
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect(),
         ..make("bridge", "bridge")
     };
     Ok(vec![default, make("host", "host"), make("none", "null")])
@@ -189,7 +264,11 @@ fn subnet_record(subnet: &Subnet) -> SubnetRecord {
 
 /// A record as the node's network crate wants it.
 fn bridge(record: &NetworkRecord) -> Result<Bridge> {
-    let subnets = record.subnets.iter().map(parse_subnet).collect::<Result<_>>()?;
+    let subnets = record
+        .subnets
+        .iter()
+        .map(parse_subnet)
+        .collect::<Result<_>>()?;
     let mut bridge = Bridge::new(record.id.clone(), record.bridge.parse()?, subnets);
     let option = |name: &str| record.options.get(name).map(String::as_str);
     bridge.mtu = option("com.docker.network.driver.mtu").and_then(|text| text.parse().ok());
@@ -200,17 +279,34 @@ fn bridge(record: &NetworkRecord) -> Result<Bridge> {
 }
 
 fn parse_subnet(record: &SubnetRecord) -> Result<Subnet> {
-    let bad = |what: &str, text: &str| Error::invalid(format!("invalid {what} {text}: invalid CIDR or IP address"));
-    let net = record.subnet.parse().map_err(|_| bad("subnet", &record.subnet))?;
+    let bad = |what: &str, text: &str| {
+        Error::invalid(format!("invalid {what} {text}: invalid CIDR or IP address"))
+    };
+    let net = record
+        .subnet
+        .parse()
+        .map_err(|_| bad("subnet", &record.subnet))?;
     let gateway = Some(&record.gateway).filter(|text| !text.is_empty());
-    let gateway = gateway.map(|text| text.parse().map_err(|_| bad("gateway", text))).transpose()?;
+    let gateway = gateway
+        .map(|text| text.parse().map_err(|_| bad("gateway", text)))
+        .transpose()?;
     let range = Some(&record.ip_range).filter(|text| !text.is_empty());
-    let range = range.map(|text| text.parse().map_err(|_| bad("ip-range", text))).transpose()?;
-    ipam::complete(&Subnet { net, gateway, range })
+    let range = range
+        .map(|text| text.parse().map_err(|_| bad("ip-range", text)))
+        .transpose()?;
+    ipam::complete(&Subnet {
+        net,
+        gateway,
+        range,
+    })
 }
 
 /// An endpoint as inspect shows it.
-fn shown(record: &NetworkRecord, wanted: &EndpointSettings, plan: &EndpointPlan) -> EndpointSettings {
+fn shown(
+    record: &NetworkRecord,
+    wanted: &EndpointSettings,
+    plan: &EndpointPlan,
+) -> EndpointSettings {
     let mut settings = EndpointSettings {
         network_id: record.id.to_string(),
         endpoint_id: plan.id.clone(),
@@ -218,8 +314,15 @@ fn shown(record: &NetworkRecord, wanted: &EndpointSettings, plan: &EndpointPlan)
         ..wanted.clone()
     };
     for address in &plan.addresses {
-        let subnet = plan.network.subnets.iter().find(|subnet| subnet.net.contains(&address.addr()));
-        let gateway = subnet.and_then(|subnet| subnet.gateway).map(|ip| ip.to_string()).unwrap_or_default();
+        let subnet = plan
+            .network
+            .subnets
+            .iter()
+            .find(|subnet| subnet.net.contains(&address.addr()));
+        let gateway = subnet
+            .and_then(|subnet| subnet.gateway)
+            .map(|ip| ip.to_string())
+            .unwrap_or_default();
         if address.addr().is_ipv4() {
             settings.ip_address = address.addr().to_string();
             settings.ip_prefix_len = address.prefix_len();
@@ -235,7 +338,11 @@ fn shown(record: &NetworkRecord, wanted: &EndpointSettings, plan: &EndpointPlan)
 
 impl Engine {
     /// Gives a container its addresses on all its networks. Undone by [`Engine::disconnect`].
-    pub(crate) fn connect(&self, container: &Container, record: &ContainerRecord) -> Result<Vec<Allocated>> {
+    pub(crate) fn connect(
+        &self,
+        container: &Container,
+        record: &ContainerRecord,
+    ) -> Result<Vec<Allocated>> {
         let mut allocated = Vec::new();
         if record.shares_network() {
             return Ok(allocated);
@@ -246,7 +353,10 @@ impl Engine {
                 Ok(one) => allocated.push(one),
                 Err(error) => {
                     for one in &allocated {
-                        self.networks.release(&one.plan.network.id, one.plan.addresses.iter().map(IpNet::addr));
+                        self.networks.release(
+                            &one.plan.network.id,
+                            one.plan.addresses.iter().map(IpNet::addr),
+                        );
                     }
                     return Err(error);
                 }
@@ -254,18 +364,38 @@ impl Engine {
         }
         // Kept at once, so that whatever fails from here on is given back.
         container.observed.send_modify(|observed| {
-            observed.endpoints = allocated.iter().map(|one| (one.name.clone(), one.settings.clone())).collect();
+            observed.endpoints = allocated
+                .iter()
+                .map(|one| (one.name.clone(), one.settings.clone()))
+                .collect();
         });
         Ok(allocated)
     }
 
-    fn connect_one(&self, container: &Container, record: &ContainerRecord, name: &str, wanted: &EndpointSettings) -> Result<Allocated> {
+    fn connect_one(
+        &self,
+        container: &Container,
+        record: &ContainerRecord,
+        name: &str,
+        wanted: &EndpointSettings,
+    ) -> Result<Allocated> {
         let network = self.networks.find(&container.namespace, name)?;
         if network.driver != "bridge" {
-            return Err(Error::invalid(format!("container cannot be connected to {} network {name} together with others", network.driver)));
+            return Err(Error::invalid(format!(
+                "container cannot be connected to {} network {name} together with others",
+                network.driver
+            )));
         }
-        let mac_text = if wanted.mac_address.is_empty() { &record.config.mac_address } else { &wanted.mac_address };
-        let mac = if mac_text.is_empty() { None } else { Some(mac_text.parse::<Mac>()?) };
+        let mac_text = if wanted.mac_address.is_empty() {
+            &record.config.mac_address
+        } else {
+            &wanted.mac_address
+        };
+        let mac = if mac_text.is_empty() {
+            None
+        } else {
+            Some(mac_text.parse::<Mac>()?)
+        };
         let addresses = self.networks.allocate(&network, wanted)?;
         let mac = mac.unwrap_or_else(|| match addresses.first().map(IpNet::addr) {
             Some(IpAddr::V4(ip)) => Mac::of_v4(ip),
@@ -278,32 +408,52 @@ impl Engine {
             network: bridge(&network)?,
             addresses,
             mac,
-            is_default: record.host.network_mode == network.name || record.host.network_mode == network.id.as_str(),
+            is_default: record.host.network_mode == network.name
+                || record.host.network_mode == network.id.as_str(),
         };
         let settings = shown(&network, wanted, &plan);
-        Ok(Allocated { name: network.name.clone(), plan, settings })
+        Ok(Allocated {
+            name: network.name.clone(),
+            plan,
+            settings,
+        })
     }
 
     /// Gives back a container's addresses.
     pub(crate) fn disconnect(&self, container: &Container) {
         let endpoints = container.observed.borrow().endpoints.clone();
         for (name, endpoint) in &endpoints {
-            let Ok(id) = endpoint.network_id.parse::<NetworkId>() else { continue };
+            let Ok(id) = endpoint.network_id.parse::<NetworkId>() else {
+                continue;
+            };
             let addresses = [&endpoint.ip_address, &endpoint.global_ipv6_address];
-            self.networks.release(&id, addresses.into_iter().filter_map(|text| text.parse().ok()));
+            self.networks.release(
+                &id,
+                addresses.into_iter().filter_map(|text| text.parse().ok()),
+            );
             if container.is_running() {
                 self.emit_network_event(container, "disconnect", name, id.as_str());
             }
         }
-        container.observed.send_modify(|observed| observed.endpoints.clear());
+        container
+            .observed
+            .send_modify(|observed| observed.endpoints.clear());
     }
 
     /// Marks the addresses of a container that was found running as taken.
     pub(crate) fn reserve(&self, container: &Container, endpoints: &[EndpointPlan]) {
-        let mut pools = self.networks.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pools = self
+            .networks
+            .pools
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for endpoint in endpoints {
             for address in &endpoint.addresses {
-                let pool = pools.get_mut(&endpoint.network.id).into_iter().flatten().find(|pool| pool.net().contains(&address.addr()));
+                let pool = pools
+                    .get_mut(&endpoint.network.id)
+                    .into_iter()
+                    .flatten()
+                    .find(|pool| pool.net().contains(&address.addr()));
                 if let Some(Err(error)) = pool.map(|pool| pool.reserve(address.addr())) {
                     tracing::warn!(id = %container.id, %address, %error, "a running container's address could not be reserved again");
                 }
@@ -312,40 +462,75 @@ impl Engine {
     }
 
     /// Endpoints as inspect shows them, rebuilt from how a container was started.
-    pub(crate) fn settings_of(&self, container: &Container, endpoints: &[EndpointPlan]) -> BTreeMap<String, EndpointSettings> {
+    pub(crate) fn settings_of(
+        &self,
+        container: &Container,
+        endpoints: &[EndpointPlan],
+    ) -> BTreeMap<String, EndpointSettings> {
         let record = container.record();
         let mut all = BTreeMap::new();
         for plan in endpoints {
-            let Ok(network) = self.networks.find(&container.namespace, &plan.name) else { continue };
-            let wanted = record.endpoints.get(&plan.name).cloned().unwrap_or_default();
+            let Ok(network) = self.networks.find(&container.namespace, &plan.name) else {
+                continue;
+            };
+            let wanted = record
+                .endpoints
+                .get(&plan.name)
+                .cloned()
+                .unwrap_or_default();
             all.insert(plan.name.clone(), shown(&network, &wanted, plan));
         }
         all
     }
 
     pub(crate) fn network_event(&self, container: &Container, action: &str, endpoint: &Allocated) {
-        self.emit_network_event(container, action, &endpoint.name, endpoint.plan.network.id.as_str());
+        self.emit_network_event(
+            container,
+            action,
+            &endpoint.name,
+            endpoint.plan.network.id.as_str(),
+        );
     }
 
     fn emit_network_event(&self, container: &Container, action: &str, name: &str, id: &str) {
-        let attributes = [("container", container.id.as_str()), ("name", name), ("type", "bridge")];
-        let attributes = attributes.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        self.events.publish(&container.namespace, "network", action, id, attributes);
+        let attributes = [
+            ("container", container.id.as_str()),
+            ("name", name),
+            ("type", "bridge"),
+        ];
+        let attributes = attributes
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        self.events
+            .publish(&container.namespace, "network", action, id, attributes);
     }
 
     fn network_view(&self, namespace: &Namespace, record: &NetworkRecord) -> NetworkView {
         let mut containers = BTreeMap::new();
         for container in self.containers.of(namespace) {
             let observed = container.observed.borrow();
-            let endpoint = observed.endpoints.get(&record.name).filter(|_| observed.state.is_running());
+            let endpoint = observed
+                .endpoints
+                .get(&record.name)
+                .filter(|_| observed.state.is_running());
             let Some(endpoint) = endpoint else { continue };
-            let with_prefix = |address: &str, prefix: u8| if address.is_empty() { String::new() } else { format!("{address}/{prefix}") };
+            let with_prefix = |address: &str, prefix: u8| {
+                if address.is_empty() {
+                    String::new()
+                } else {
+                    format!("{address}/{prefix}")
+                }
+            };
             let member = NetworkMember {
                 name: container.record().name.to_string(),
                 endpoint_id: endpoint.endpoint_id.clone(),
                 mac_address: endpoint.mac_address.clone(),
                 ipv4_address: with_prefix(&endpoint.ip_address, endpoint.ip_prefix_len),
-                ipv6_address: with_prefix(&endpoint.global_ipv6_address, endpoint.global_ipv6_prefix_len),
+                ipv6_address: with_prefix(
+                    &endpoint.global_ipv6_address,
+                    endpoint.global_ipv6_prefix_len,
+                ),
             };
             containers.insert(container.id.clone(), member);
         }
@@ -393,30 +578,55 @@ impl Engine {
                 && filters.any("driver", |driver| record.driver == driver)
                 && filters.any("scope", |scope| scope == "local")
                 && filters.any("type", |kind| (kind == "builtin") == record.builtin)
-                && filters.labels("label", |label| record.labels.get(label).map(String::as_str))
-                && dangling.is_none_or(|dangling| dangling == (!record.builtin && !self.network_in_use(&scope.namespace, record)))
+                && filters.labels("label", |label| {
+                    record.labels.get(label).map(String::as_str)
+                })
+                && dangling.is_none_or(|dangling| {
+                    dangling == (!record.builtin && !self.network_in_use(&scope.namespace, record))
+                })
         };
         let records = self.networks.of(&scope.namespace);
-        Ok(records.iter().filter(|record| passes(record)).map(|record| self.network_view(&scope.namespace, record)).collect())
+        Ok(records
+            .iter()
+            .filter(|record| passes(record))
+            .map(|record| self.network_view(&scope.namespace, record))
+            .collect())
     }
 
     fn network_in_use(&self, namespace: &Namespace, record: &NetworkRecord) -> bool {
         self.containers.of(namespace).iter().any(|container| {
-            container.is_running() && container.observed.borrow().endpoints.contains_key(&record.name)
+            container.is_running()
+                && container
+                    .observed
+                    .borrow()
+                    .endpoints
+                    .contains_key(&record.name)
         })
     }
 
     /// Makes a bridge network; returns its id and a warning, which may be empty.
-    pub async fn network_create(&self, scope: &Scope, request: NetworkCreate) -> Result<(NetworkId, String)> {
+    pub async fn network_create(
+        &self,
+        scope: &Scope,
+        request: NetworkCreate,
+    ) -> Result<(NetworkId, String)> {
         let name: NetworkName = request.name.parse()?;
-        let driver = if request.driver.is_empty() { "bridge" } else { request.driver.as_str() };
+        let driver = if request.driver.is_empty() {
+            "bridge"
+        } else {
+            request.driver.as_str()
+        };
         if matches!(name.as_str(), "bridge" | "host" | "none" | "default") {
-            return Err(Error::forbidden(format!("operation is not permitted on predefined {name} network")));
+            return Err(Error::forbidden(format!(
+                "operation is not permitted on predefined {name} network"
+            )));
         }
         match driver {
             "bridge" => {}
             "host" | "null" => {
-                return Err(Error::forbidden(format!("only one instance of \"{driver}\" network is allowed")));
+                return Err(Error::forbidden(format!(
+                    "only one instance of \"{driver}\" network is allowed"
+                )));
             }
             other => {
                 return Err(Error::not_found(format!(
@@ -424,41 +634,83 @@ impl Engine {
                 )));
             }
         }
-        if self.networks.of(&scope.namespace).iter().any(|record| record.name == name.as_str()) {
-            return Err(Error::conflict(format!("network with name {name} already exists")));
+        if self
+            .networks
+            .of(&scope.namespace)
+            .iter()
+            .any(|record| record.name == name.as_str())
+        {
+            return Err(Error::conflict(format!(
+                "network with name {name} already exists"
+            )));
         }
         let record = self.new_network(&name, request).await?;
         let made = bridge(&record)?;
-        let pools = made.subnets.iter().map(ipam::Pool::new).collect::<Result<Vec<_>>>()?;
+        let pools = made
+            .subnets
+            .iter()
+            .map(ipam::Pool::new)
+            .collect::<Result<Vec<_>>>()?;
         self.agent.network_ensure(&made).await?;
         let key = key::network(&scope.namespace, &record.id);
-        if let Err(error) = self.store.commit(Txn::new().when(Guard::Absent(key.clone())).put(key, encode(&record)?)).await {
+        if let Err(error) = self
+            .store
+            .commit(
+                Txn::new()
+                    .when(Guard::Absent(key.clone()))
+                    .put(key, encode(&record)?),
+            )
+            .await
+        {
             let _ = self.agent.network_remove(&made).await;
             return Err(error.into());
         }
-        self.networks.pools.lock().unwrap_or_else(PoisonError::into_inner).insert(record.id.clone(), pools);
+        self.networks
+            .pools
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(record.id.clone(), pools);
         let id = record.id.clone();
-        let attributes = BTreeMap::from([("name".to_owned(), record.name.clone()), ("type".to_owned(), "bridge".to_owned())]);
+        let attributes = BTreeMap::from([
+            ("name".to_owned(), record.name.clone()),
+            ("type".to_owned(), "bridge".to_owned()),
+        ]);
         self.networks
             .index
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert((scope.namespace.clone(), id.clone()), Arc::new(record));
-        self.events.publish(&scope.namespace, "network", "create", id.as_str(), attributes);
+        self.events.publish(
+            &scope.namespace,
+            "network",
+            "create",
+            id.as_str(),
+            attributes,
+        );
         Ok((id, String::new()))
     }
 
-    async fn new_network(&self, name: &NetworkName, request: NetworkCreate) -> Result<NetworkRecord> {
+    async fn new_network(
+        &self,
+        name: &NetworkName,
+        request: NetworkCreate,
+    ) -> Result<NetworkRecord> {
         let id = NetworkId::random();
         let used: Vec<IpNet> = {
-            let pools = self.networks.pools.lock().unwrap_or_else(PoisonError::into_inner);
+            let pools = self
+                .networks
+                .pools
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             pools.values().flatten().map(ipam::Pool::net).collect()
         };
         let mut subnets = Vec::new();
         for wanted in &request.subnets {
             let subnet = parse_subnet(wanted)?;
             if used.iter().any(|other| ipam::overlap(other, &subnet.net)) {
-                return Err(Error::forbidden("invalid pool request: Pool overlaps with other one on this address space"));
+                return Err(Error::forbidden(
+                    "invalid pool request: Pool overlaps with other one on this address space",
+                ));
             }
             subnets.push(subnet_record(&subnet));
         }
@@ -466,9 +718,19 @@ impl Engine {
             let mut occupied = self.agent.network_occupied().await?;
             occupied.extend(used);
             let net = ipam::choose(&ipam::default_pools(), &occupied)?;
-            subnets.insert(0, subnet_record(&ipam::complete(&Subnet { net, gateway: None, range: None })?));
+            subnets.insert(
+                0,
+                subnet_record(&ipam::complete(&Subnet {
+                    net,
+                    gateway: None,
+                    range: None,
+                })?),
+            );
         }
-        let bridge = request.options.get("com.docker.network.bridge.name").cloned();
+        let bridge = request
+            .options
+            .get("com.docker.network.bridge.name")
+            .cloned();
         Ok(NetworkRecord {
             bridge: bridge.unwrap_or_else(|| format!("kr-{}", id.short())),
             id,
@@ -489,21 +751,42 @@ impl Engine {
     pub async fn network_remove(&self, scope: &Scope, name: &str) -> Result<()> {
         let record = self.networks.find(&scope.namespace, name)?;
         if record.builtin {
-            return Err(Error::forbidden(format!("{} is a pre-defined network and cannot be removed", record.name)));
+            return Err(Error::forbidden(format!(
+                "{} is a pre-defined network and cannot be removed",
+                record.name
+            )));
         }
         if self.network_in_use(&scope.namespace, &record) {
-            return Err(Error::forbidden(format!("error while removing network: network {} has active endpoints", record.name)));
+            return Err(Error::forbidden(format!(
+                "error while removing network: network {} has active endpoints",
+                record.name
+            )));
         }
         self.agent.network_remove(&bridge(&record)?).await?;
-        self.store.commit(Txn::new().delete(key::network(&scope.namespace, &record.id))).await?;
-        self.networks.pools.lock().unwrap_or_else(PoisonError::into_inner).remove(&record.id);
+        self.store
+            .commit(Txn::new().delete(key::network(&scope.namespace, &record.id)))
+            .await?;
+        self.networks
+            .pools
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&record.id);
         self.networks
             .index
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&(scope.namespace.clone(), record.id.clone()));
-        let attributes = BTreeMap::from([("name".to_owned(), record.name.clone()), ("type".to_owned(), "bridge".to_owned())]);
-        self.events.publish(&scope.namespace, "network", "destroy", record.id.as_str(), attributes);
+        let attributes = BTreeMap::from([
+            ("name".to_owned(), record.name.clone()),
+            ("type".to_owned(), "bridge".to_owned()),
+        ]);
+        self.events.publish(
+            &scope.namespace,
+            "network",
+            "destroy",
+            record.id.as_str(),
+            attributes,
+        );
         Ok(())
     }
 
@@ -515,7 +798,9 @@ impl Engine {
         for record in self.networks.of(&scope.namespace) {
             let wanted = !record.builtin
                 && until.is_none_or(|until| record.created < until)
-                && crate::system::labels_pass(filters, |label| record.labels.get(label).map(String::as_str))
+                && crate::system::labels_pass(filters, |label| {
+                    record.labels.get(label).map(String::as_str)
+                })
                 && !self.network_in_use(&scope.namespace, &record);
             if wanted && self.network_remove(scope, record.id.as_str()).await.is_ok() {
                 pruned.deleted.push(record.name.clone());

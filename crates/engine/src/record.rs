@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use types::{
-    Config, ContainerId, ContainerName, Digest, HostConfig, Namespace, NetworkId, NodeId, Time, VolumeName,
+    Config, ContainerId, ContainerName, Digest, HostConfig, Namespace, NetworkId, NodeId, Time,
+    VolumeName,
     container::{EndpointSettings, PortBinding},
     port::Port,
     record::Record,
@@ -51,7 +52,13 @@ impl Record for ContainerRecord {
 impl ContainerRecord {
     /// Command and arguments: entrypoint, then command.
     pub fn command_line(&self) -> (String, Vec<String>) {
-        let mut words = self.config.entrypoint.iter().chain(&self.config.cmd).flatten().cloned();
+        let mut words = self
+            .config
+            .entrypoint
+            .iter()
+            .chain(&self.config.cmd)
+            .flatten()
+            .cloned();
         (words.next().unwrap_or_default(), words.collect())
     }
     /// Whether the container's network is that of the host, another container, or none.

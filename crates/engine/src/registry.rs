@@ -10,7 +10,12 @@ use crate::{Engine, Scope};
 /// The client of all registries. Its connections are made on first use.
 pub(crate) fn client(insecure: &[String]) -> Result<Arc<Client>> {
     let user_agent = format!("kraud/{}", env!("CARGO_PKG_VERSION"));
-    Client::new(Options { insecure: insecure.to_vec(), user_agent, ..Options::default() }).map(Arc::new)
+    Client::new(Options {
+        insecure: insecure.to_vec(),
+        user_agent,
+        ..Options::default()
+    })
+    .map(Arc::new)
 }
 
 impl Engine {
@@ -24,11 +29,29 @@ impl Engine {
         credentials: Credentials,
         report: Report,
     ) -> Result<()> {
-        let platform = platform.filter(|text| !text.is_empty()).map(str::parse).transpose()?;
-        let request = PullRequest { reference: reference.clone(), platform, all_tags, credentials };
-        for pulled in self.images.pull(&self.registries, &scope.namespace, &request, report).await? {
+        let platform = platform
+            .filter(|text| !text.is_empty())
+            .map(str::parse)
+            .transpose()?;
+        let request = PullRequest {
+            reference: reference.clone(),
+            platform,
+            all_tags,
+            credentials,
+        };
+        for pulled in self
+            .images
+            .pull(&self.registries, &scope.namespace, &request, report)
+            .await?
+        {
             let name = pulled.reference.familiar();
-            self.image_event(&scope.namespace, "pull", &name, &pulled.reference.familiar_name(), None);
+            self.image_event(
+                &scope.namespace,
+                "pull",
+                &name,
+                &pulled.reference.familiar_name(),
+                None,
+            );
         }
         Ok(())
     }
@@ -42,19 +65,39 @@ impl Engine {
         credentials: Credentials,
         report: Report,
     ) -> Result<()> {
-        let request = PushRequest { reference: reference.clone(), all_tags, credentials };
-        self.images.push(&self.registries, &scope.namespace, &request, report).await?;
-        self.image_event(&scope.namespace, "push", &reference.familiar(), &reference.familiar_name(), None);
+        let request = PushRequest {
+            reference: reference.clone(),
+            all_tags,
+            credentials,
+        };
+        self.images
+            .push(&self.registries, &scope.namespace, &request, report)
+            .await?;
+        self.image_event(
+            &scope.namespace,
+            "push",
+            &reference.familiar(),
+            &reference.familiar_name(),
+            None,
+        );
         Ok(())
     }
 
     /// What a registry has under a reference, without fetching it.
-    pub async fn distribution_inspect(&self, reference: &Reference, credentials: &Credentials) -> Result<Inspection> {
+    pub async fn distribution_inspect(
+        &self,
+        reference: &Reference,
+        credentials: &Credentials,
+    ) -> Result<Inspection> {
         self.registries.inspect(reference, credentials).await
     }
 
     /// Checks credentials with a registry: docker's words for success, and an identity token.
-    pub async fn registry_login(&self, credentials: &Credentials, server: &str) -> Result<(String, String)> {
+    pub async fn registry_login(
+        &self,
+        credentials: &Credentials,
+        server: &str,
+    ) -> Result<(String, String)> {
         self.registries.check(credentials, server).await
     }
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use types::{Config, Filters, HostConfig, Namespace, container::{EndpointSettings, Resources, RestartPolicy}};
+use types::{
+    Config, Filters, HostConfig, Namespace,
+    container::{EndpointSettings, Resources, RestartPolicy},
+};
 
 /// On whose behalf a call is made.
 #[derive(Debug, Clone, Default)]

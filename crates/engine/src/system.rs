@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use store::{Guard, Store, Txn};
-use types::{Error, Filters, Result, Time, record::{decode, encode}, state::Status};
+use types::{
+    Error, Filters, Result, Time,
+    record::{decode, encode},
+    state::Status,
+};
 
 use crate::{
     Engine, Scope,
@@ -18,9 +22,25 @@ pub(crate) async fn installation(store: &dyn Store) -> Result<InstallationRecord
         return decode(&entry.value);
     }
     let hex = types::id::random_hex();
-    let id = format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..32]);
-    let record = InstallationRecord { id, created: Time::now() };
-    store.commit(Txn::new().when(Guard::Absent(key::INSTALLATION.into())).put(key::INSTALLATION, encode(&record)?)).await?;
+    let id = format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..32]
+    );
+    let record = InstallationRecord {
+        id,
+        created: Time::now(),
+    };
+    store
+        .commit(
+            Txn::new()
+                .when(Guard::Absent(key::INSTALLATION.into()))
+                .put(key::INSTALLATION, encode(&record)?),
+        )
+        .await?;
     Ok(record)
 }
 
@@ -38,11 +58,17 @@ pub(crate) fn until(filters: &Filters) -> Result<Option<Time>> {
 /// A point in time as docker's clients write it, relative to `now`.
 pub fn moment(text: &str, now: Time) -> Option<Time> {
     if let Some(duration) = go_duration(text) {
-        return Some(Time::from_unix_nanos(i128::from(now.unix_nanos()) - duration));
+        return Some(Time::from_unix_nanos(
+            i128::from(now.unix_nanos()) - duration,
+        ));
     }
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
     if let Ok(seconds) = seconds.parse::<i64>() {
-        let nanos: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+        let nanos: String = fraction
+            .chars()
+            .chain("000000000".chars())
+            .take(9)
+            .collect();
         return Some(Time::from_unix(seconds, nanos.parse().ok()?));
     }
     let full = match text.len() {
@@ -64,7 +90,9 @@ fn go_duration(text: &str) -> Option<i128> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest[..digits].parse().ok()?;
-        let unit_len = rest[digits..].find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len() - digits);
+        let unit_len = rest[digits..]
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(rest.len() - digits);
         let unit = match &rest[digits..digits + unit_len] {
             "ns" => 1.0,
             "us" | "µs" => 1e3,
@@ -82,10 +110,13 @@ fn go_duration(text: &str) -> Option<i128> {
 
 /// The filters `label` (must be there) and `label!` (must not).
 pub(crate) fn labels_pass<'a>(filters: &Filters, get: impl Fn(&str) -> Option<&'a str>) -> bool {
-    let excluded = filters.values("label!").iter().any(|wanted| match wanted.split_once('=') {
-        Some((name, value)) => get(name) == Some(value),
-        None => get(wanted).is_some(),
-    });
+    let excluded = filters
+        .values("label!")
+        .iter()
+        .any(|wanted| match wanted.split_once('=') {
+            Some((name, value)) => get(name) == Some(value),
+            None => get(wanted).is_some(),
+        });
     !excluded && filters.labels("label", get)
 }
 
@@ -97,13 +128,19 @@ impl Engine {
 
     pub(crate) fn prune_event(&self, scope: &Scope, kind: &'static str, reclaimed: u64) {
         let attributes = BTreeMap::from([("reclaimed".to_owned(), reclaimed.to_string())]);
-        self.events.publish(&scope.namespace, kind, "prune", "", attributes);
+        self.events
+            .publish(&scope.namespace, kind, "prune", "", attributes);
     }
 
     /// `docker info`.
     pub async fn info(&self, scope: &Scope) -> Result<Info> {
         let containers = self.containers.of(&scope.namespace);
-        let count = |wanted: &[Status]| containers.iter().filter(|container| wanted.contains(&container.status())).count();
+        let count = |wanted: &[Status]| {
+            containers
+                .iter()
+                .filter(|container| wanted.contains(&container.status()))
+                .count()
+        };
         let paused = count(&[Status::Paused]);
         let running = count(&[Status::Running, Status::Restarting]);
         Ok(Info {
@@ -120,16 +157,35 @@ impl Engine {
 
     /// `docker system df`.
     pub async fn disk_usage(&self, scope: &Scope) -> Result<DiskUsage> {
-        let everything = ListRequest { all: true, size: true, ..ListRequest::default() };
+        let everything = ListRequest {
+            all: true,
+            size: true,
+            ..ListRequest::default()
+        };
         let containers = self.container_list(scope, &everything).await?;
         let images = self.images.disk_usage(&scope.namespace).await?;
-        let used_by = |image: &types::Digest| containers.iter().filter(|container| container.record.image == *image).count();
+        let used_by = |image: &types::Digest| {
+            containers
+                .iter()
+                .filter(|container| container.record.image == *image)
+                .count()
+        };
         let rows = images
             .images
             .into_iter()
             .map(|usage| ImageUsage {
-                references: usage.references.tags.iter().map(types::Reference::familiar).collect(),
-                repo_digests: usage.references.digests.iter().map(types::Reference::familiar).collect(),
+                references: usage
+                    .references
+                    .tags
+                    .iter()
+                    .map(types::Reference::familiar)
+                    .collect(),
+                repo_digests: usage
+                    .references
+                    .digests
+                    .iter()
+                    .map(types::Reference::familiar)
+                    .collect(),
                 shared_size: usage.shared_size,
                 containers: used_by(&usage.image.id),
                 image: usage.image,
@@ -145,10 +201,15 @@ impl Engine {
 
     /// Kills and waits for every container; for an operator who takes the machine down.
     pub async fn stop_all(&self) -> Result<()> {
-        let stops = self.containers.all().into_iter().filter(|container| container.is_running()).map(|container| {
-            let engine = self.clone();
-            async move { engine.stop(&container, None, None).await }
-        });
+        let stops = self
+            .containers
+            .all()
+            .into_iter()
+            .filter(|container| container.is_running())
+            .map(|container| {
+                let engine = self.clone();
+                async move { engine.stop(&container, None, None).await }
+            });
         let results = futures_util::future::join_all(stops).await;
         results.into_iter().collect()
     }

@@ -31,21 +31,34 @@ impl Table {
         let mut index = HashMap::new();
         for entry in store.list("ns/").await?.entries {
             let mut parts = entry.key.split('/').skip(1);
-            if let (Some(namespace), Some("volumes"), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) {
+            if let (Some(namespace), Some("volumes"), Some(_), None) =
+                (parts.next(), parts.next(), parts.next(), parts.next())
+            {
                 let record: VolumeRecord = types::record::decode(&entry.value)?;
                 index.insert((namespace.parse()?, record.name.clone()), Arc::new(record));
             }
         }
-        Ok(Self { index: RwLock::new(index), leased: Mutex::default() })
+        Ok(Self {
+            index: RwLock::new(index),
+            leased: Mutex::default(),
+        })
     }
 
     fn get(&self, namespace: &Namespace, name: &VolumeName) -> Option<Arc<VolumeRecord>> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner).get(&(namespace.clone(), name.clone())).cloned()
+        self.index
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&(namespace.clone(), name.clone()))
+            .cloned()
     }
 
     fn of(&self, namespace: &Namespace) -> Vec<Arc<VolumeRecord>> {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let mut volumes: Vec<_> = index.iter().filter(|((ns, _), _)| ns == namespace).map(|(_, record)| record.clone()).collect();
+        let mut volumes: Vec<_> = index
+            .iter()
+            .filter(|((ns, _), _)| ns == namespace)
+            .map(|(_, record)| record.clone())
+            .collect();
         volumes.sort_by(|a, b| a.name.cmp(&b.name));
         volumes
     }
@@ -70,7 +83,12 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let key = (self.namespace.clone(), self.name.clone());
-        let mut leased = self.engine.volumes.leased.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut leased = self
+            .engine
+            .volumes
+            .leased
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = leased.get_mut(&key) {
             *count -= 1;
             if *count == 0 {
@@ -97,9 +115,22 @@ impl Engine {
     }
 
     /// Finds or makes a volume.
-    pub(crate) async fn volume_ensure(&self, scope: &Scope, request: VolumeCreate) -> Result<(Arc<VolumeRecord>, Lease)> {
-        let VolumeCreate { name, driver, options, mut labels } = request;
-        let driver = if driver.is_empty() { "local".to_owned() } else { driver };
+    pub(crate) async fn volume_ensure(
+        &self,
+        scope: &Scope,
+        request: VolumeCreate,
+    ) -> Result<(Arc<VolumeRecord>, Lease)> {
+        let VolumeCreate {
+            name,
+            driver,
+            options,
+            mut labels,
+        } = request;
+        let driver = if driver.is_empty() {
+            "local".to_owned()
+        } else {
+            driver
+        };
         if driver != "local" {
             return Err(Error::not_found(format!(
                 "error looking up volume plugin {driver}: plugin \"{driver}\" not found: this kraud has the volume driver local"
@@ -123,9 +154,24 @@ impl Engine {
             return Ok((existing, lease));
         }
         self.agent.volume_create(&name).await?;
-        let record = VolumeRecord { name: name.clone(), driver, created: Time::now(), labels, options, anonymous };
+        let record = VolumeRecord {
+            name: name.clone(),
+            driver,
+            created: Time::now(),
+            labels,
+            options,
+            anonymous,
+        };
         let key = key::volume(&scope.namespace, &name);
-        match self.store.commit(Txn::new().when(Guard::Absent(key.clone())).put(key, encode(&record)?)).await {
+        match self
+            .store
+            .commit(
+                Txn::new()
+                    .when(Guard::Absent(key.clone()))
+                    .put(key, encode(&record)?),
+            )
+            .await
+        {
             Ok(_) => {}
             // Two creates of one name at once: both get the volume.
             Err(store::Error::Conflict { .. }) => {
@@ -148,18 +194,48 @@ impl Engine {
 
     fn lease(&self, scope: &Scope, name: &VolumeName) -> Lease {
         let key = (scope.namespace.clone(), name.clone());
-        *self.volumes.leased.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
-        Lease { engine: self.clone(), namespace: scope.namespace.clone(), name: name.clone(), made: false }
+        *self
+            .volumes
+            .leased
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(key)
+            .or_default() += 1;
+        Lease {
+            engine: self.clone(),
+            namespace: scope.namespace.clone(),
+            name: name.clone(),
+            made: false,
+        }
     }
 
-    pub(crate) fn volume_event(&self, namespace: &Namespace, action: &str, record: &VolumeRecord, facts: &[(&str, String)]) {
-        let mut attributes: BTreeMap<String, String> = facts.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+    pub(crate) fn volume_event(
+        &self,
+        namespace: &Namespace,
+        action: &str,
+        record: &VolumeRecord,
+        facts: &[(&str, String)],
+    ) {
+        let mut attributes: BTreeMap<String, String> = facts
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), v.clone()))
+            .collect();
         attributes.insert("driver".into(), record.driver.clone());
-        self.events.publish(namespace, "volume", action, record.name.as_str(), attributes);
+        self.events.publish(
+            namespace,
+            "volume",
+            action,
+            record.name.as_str(),
+            attributes,
+        );
     }
 
     fn volume_view(&self, record: &Arc<VolumeRecord>) -> VolumeView {
-        VolumeView { mountpoint: self.agent.volume_path(&record.name), record: record.clone(), usage: None }
+        VolumeView {
+            mountpoint: self.agent.volume_path(&record.name),
+            record: record.clone(),
+            usage: None,
+        }
     }
 
     fn volume_named(&self, scope: &Scope, name: &str) -> Result<Arc<VolumeRecord>> {
@@ -181,10 +257,20 @@ impl Engine {
         let passes = |record: &Arc<VolumeRecord>| {
             filters.any("name", |part| record.name.as_str().contains(part))
                 && filters.any("driver", |driver| record.driver == driver)
-                && filters.labels("label", |label| record.labels.get(label).map(String::as_str))
-                && dangling.is_none_or(|dangling| dangling == self.volume_users(&scope.namespace, &record.name).is_empty())
+                && filters.labels("label", |label| {
+                    record.labels.get(label).map(String::as_str)
+                })
+                && dangling.is_none_or(|dangling| {
+                    dangling == self.volume_users(&scope.namespace, &record.name).is_empty()
+                })
         };
-        Ok(self.volumes.of(&scope.namespace).iter().filter(|record| passes(record)).map(|record| self.volume_view(record)).collect())
+        Ok(self
+            .volumes
+            .of(&scope.namespace)
+            .iter()
+            .filter(|record| passes(record))
+            .map(|record| self.volume_view(record))
+            .collect())
     }
 
     /// Ids of the containers that refer to a volume.
@@ -192,7 +278,13 @@ impl Engine {
         self.containers
             .of(namespace)
             .iter()
-            .filter(|container| container.record().mounts.iter().any(|mount| mount.volume.as_ref() == Some(name)))
+            .filter(|container| {
+                container
+                    .record()
+                    .mounts
+                    .iter()
+                    .any(|mount| mount.volume.as_ref() == Some(name))
+            })
             .map(|container| container.id.to_string())
             .collect()
     }
@@ -204,27 +296,56 @@ impl Engine {
             other => other?,
         };
         let users = self.volume_users(&scope.namespace, &record.name);
-        let leased = self.volumes.leased.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&(scope.namespace.clone(), record.name.clone()));
+        let leased = self
+            .volumes
+            .leased
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(&(scope.namespace.clone(), record.name.clone()));
         if !users.is_empty() || leased {
-            return Err(Error::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))));
+            return Err(Error::conflict(format!(
+                "remove {name}: volume is in use - [{}]",
+                users.join(", ")
+            )));
         }
         // Out of sight first, so that no new container takes it while its files go.
         let key = (scope.namespace.clone(), record.name.clone());
-        self.volumes.index.write().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        self.store.commit(Txn::new().delete(key::volume(&scope.namespace, &record.name))).await?;
+        self.volumes
+            .index
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&key);
+        self.store
+            .commit(Txn::new().delete(key::volume(&scope.namespace, &record.name)))
+            .await?;
         self.agent.volume_remove(&record.name).await?;
         self.volume_event(&scope.namespace, "destroy", &record, &[]);
         Ok(())
     }
 
     /// Removes a volume that was made without a name, if no container refers to it.
-    pub(crate) async fn volume_remove_if_anonymous(&self, namespace: &Namespace, name: &VolumeName) {
-        let scope = Scope { namespace: namespace.clone() };
-        let Some(record) = self.volumes.get(namespace, name).filter(|record| record.anonymous) else { return };
+    pub(crate) async fn volume_remove_if_anonymous(
+        &self,
+        namespace: &Namespace,
+        name: &VolumeName,
+    ) {
+        let scope = Scope {
+            namespace: namespace.clone(),
+        };
+        let Some(record) = self
+            .volumes
+            .get(namespace, name)
+            .filter(|record| record.anonymous)
+        else {
+            return;
+        };
         if !self.volume_users(namespace, name).is_empty() {
             return;
         }
-        if let Err(error) = self.volume_remove(&scope, record.name.as_str(), false).await {
+        if let Err(error) = self
+            .volume_remove(&scope, record.name.as_str(), false)
+            .await
+        {
             tracing::warn!(volume = %name, %error, "removing an anonymous volume with its container");
         }
     }
@@ -236,7 +357,9 @@ impl Engine {
         let mut pruned = Pruned::default();
         for record in self.volumes.of(&scope.namespace) {
             let wanted = (all || record.anonymous)
-                && crate::system::labels_pass(filters, |label| record.labels.get(label).map(String::as_str))
+                && crate::system::labels_pass(filters, |label| {
+                    record.labels.get(label).map(String::as_str)
+                })
                 && self.volume_users(&scope.namespace, &record.name).is_empty();
             if !wanted {
                 continue;
@@ -260,13 +383,22 @@ impl Engine {
         for record in self.volumes.of(&scope.namespace) {
             let size = self.agent.volume_size(&record.name).await.unwrap_or(0);
             let references = self.volume_users(&scope.namespace, &record.name).len();
-            views.push(VolumeView { usage: Some(VolumeUsage { references, size }), ..self.volume_view(&record) });
+            views.push(VolumeView {
+                usage: Some(VolumeUsage { references, size }),
+                ..self.volume_view(&record)
+            });
         }
         views
     }
 
     /// Names of the volumes that exist, for the agent to tell its own from leftovers.
     pub(crate) fn volume_names(&self) -> Vec<VolumeName> {
-        self.volumes.index.read().unwrap_or_else(PoisonError::into_inner).keys().map(|(_, name)| name.clone()).collect()
+        self.volumes
+            .index
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keys()
+            .map(|(_, name)| name.clone())
+            .collect()
     }
 }

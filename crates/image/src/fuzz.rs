@@ -44,8 +44,17 @@ pub fn load(scratch: &Path, data: &[u8]) {
     let Ok(store) = LayerStore::open(scratch) else {
         return;
     };
-    let mut spool = Spool::new(store, Arc::new(|_, _| {}));
+    let mut spool = Spool::new(store.clone(), Arc::new(|_, _| {}));
     if spool.read(&mut &*data).is_ok() {
         let _ = plan(&spool, None);
+    }
+    let layers = spool.new_layers();
+    drop(spool);
+    store.begin_sweep();
+    for layer in layers {
+        assert!(
+            store.sweep(&layer).is_ok() && !store.contains(&layer),
+            "layer {layer} cannot be removed"
+        );
     }
 }

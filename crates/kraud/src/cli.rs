@@ -40,10 +40,14 @@ SIGNALS
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the daemon in the foreground
-    #[command(after_help = "Examples:\n  kraud serve\n  kraud serve --data-dir /srv/kraud --socket /run/kraud2.sock --log debug")]
+    #[command(
+        after_help = "Examples:\n  kraud serve\n  kraud serve --data-dir /srv/kraud --socket /run/kraud2.sock --log debug"
+    )]
     Serve(Serve),
     /// Stop a running daemon, and its containers if asked
-    #[command(after_help = "Examples:\n  kraud stop\n  kraud stop --containers --data-dir /srv/kraud")]
+    #[command(
+        after_help = "Examples:\n  kraud stop\n  kraud stop --containers --data-dir /srv/kraud"
+    )]
     Stop(Stop),
     /// Check the kernel, control groups, tools, disk and rights, and say what is missing
     #[command(after_help = "Examples:\n  kraud doctor\n  kraud doctor -o json")]

@@ -50,17 +50,28 @@ pub(crate) struct Config {
 }
 
 /// Where OCI runtimes are looked for besides PATH.
-const RUNTIME_DIRS: [&str; 5] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/bin"];
+const RUNTIME_DIRS: [&str; 5] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/bin",
+];
 
 /// The first of `names` that is an executable file.
 pub(crate) fn find_program(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let dirs: Vec<PathBuf> = std::env::split_paths(&path).chain(RUNTIME_DIRS.iter().map(PathBuf::from)).collect();
+    let dirs: Vec<PathBuf> = std::env::split_paths(&path)
+        .chain(RUNTIME_DIRS.iter().map(PathBuf::from))
+        .collect();
     let is_executable = |path: &PathBuf| {
         use std::os::unix::fs::PermissionsExt as _;
-        path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+        path.metadata()
+            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     };
-    names.iter().find_map(|name| dirs.iter().map(|dir| dir.join(name)).find(is_executable))
+    names
+        .iter()
+        .find_map(|name| dirs.iter().map(|dir| dir.join(name)).find(is_executable))
 }
 
 impl Config {
@@ -78,15 +89,35 @@ impl Config {
                 .collect();
         runtimes.extend(file.runtimes);
         let default_runtime = file.default_runtime.unwrap_or_else(|| "crun".into());
-        let absolute = |path: PathBuf| std::path::absolute(&path).with_context(|| format!("making {} absolute", path.display()));
+        let absolute = |path: PathBuf| {
+            std::path::absolute(&path)
+                .with_context(|| format!("making {} absolute", path.display()))
+        };
         Ok(Self {
-            data_dir: absolute(place.data_dir.clone().or(file.data_dir).unwrap_or_else(|| "/var/lib/kraud".into()))?,
-            socket: absolute(place.socket.clone().or(file.socket).unwrap_or_else(|| "/run/kraud/kraud.sock".into()))?,
+            data_dir: absolute(
+                place
+                    .data_dir
+                    .clone()
+                    .or(file.data_dir)
+                    .unwrap_or_else(|| "/var/lib/kraud".into()),
+            )?,
+            socket: absolute(
+                place
+                    .socket
+                    .clone()
+                    .or(file.socket)
+                    .unwrap_or_else(|| "/run/kraud/kraud.sock".into()),
+            )?,
             group: file.group.unwrap_or_else(|| "kraud".into()),
-            log: log.map(str::to_owned).or(file.log).unwrap_or_else(|| "info".into()),
+            log: log
+                .map(str::to_owned)
+                .or(file.log)
+                .unwrap_or_else(|| "info".into()),
             default_runtime,
             runtimes,
-            init: file.init.or_else(|| find_program(&["docker-init", "tini-static", "tini", "catatonit"])),
+            init: file
+                .init
+                .or_else(|| find_program(&["docker-init", "tini-static", "tini", "catatonit"])),
             bridge_subnet: file.bridge_subnet.unwrap_or_default(),
             log_options: file.log_opts,
             insecure_registries: file.insecure_registries,
@@ -106,7 +137,8 @@ impl Config {
 }
 
 fn read(path: &Path) -> anyhow::Result<File> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading the configuration {}", path.display()))?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("reading the configuration {}", path.display()))?;
     toml::from_str(&text).with_context(|| format!("in the configuration {}", path.display()))
 }
 
@@ -116,7 +148,10 @@ mod tests {
 
     #[test]
     fn typos_are_refused() {
-        assert!(toml::from_str::<File>("data-dir = \"/x\"\n[runtimes]\nrunc = \"/usr/bin/runc\"").is_ok());
+        assert!(
+            toml::from_str::<File>("data-dir = \"/x\"\n[runtimes]\nrunc = \"/usr/bin/runc\"")
+                .is_ok()
+        );
         assert!(toml::from_str::<File>("datadir = \"/x\"").is_err());
     }
 }

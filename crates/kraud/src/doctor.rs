@@ -39,7 +39,14 @@ struct Finding {
 pub(crate) fn run(options: &cli::Doctor) -> anyhow::Result<ExitCode> {
     let config = Config::load(&options.place, None)?;
     let findings = [
-        vec![rights(), kernel(), overlay(), cgroups(), seccomp(), forwarding()],
+        vec![
+            rights(),
+            kernel(),
+            overlay(),
+            cgroups(),
+            seccomp(),
+            forwarding(),
+        ],
         tools(&config),
         vec![shim(), disk(&config.data_dir), group(&config.group)],
     ]
@@ -48,8 +55,14 @@ pub(crate) fn run(options: &cli::Doctor) -> anyhow::Result<ExitCode> {
         Output::Json => println!("{}", serde_json::to_string_pretty(&findings)?),
         Output::Table => print_table(&findings),
     }
-    let missing = findings.iter().any(|finding| finding.verdict == Verdict::Missing);
-    Ok(if missing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let missing = findings
+        .iter()
+        .any(|finding| finding.verdict == Verdict::Missing);
+    Ok(if missing {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 trait ConcatAll {
@@ -73,94 +86,260 @@ fn print_table(findings: &[Finding]) {
             println!("         {:<16} -> {}", "", finding.remedy);
         }
     }
-    let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
-    println!("\n{} checks: {} missing, {} warnings", findings.len(), count(Verdict::Missing), count(Verdict::Warning));
+    let count = |verdict| {
+        findings
+            .iter()
+            .filter(|finding| finding.verdict == verdict)
+            .count()
+    };
+    println!(
+        "\n{} checks: {} missing, {} warnings",
+        findings.len(),
+        count(Verdict::Missing),
+        count(Verdict::Warning)
+    );
 }
 
-fn finding(check: &'static str, good: bool, otherwise: Verdict, found: impl Into<String>, remedy: &str) -> Finding {
+fn finding(
+    check: &'static str,
+    good: bool,
+    otherwise: Verdict,
+    found: impl Into<String>,
+    remedy: &str,
+) -> Finding {
     Finding {
         check,
         verdict: if good { Verdict::Ok } else { otherwise },
         found: found.into(),
-        remedy: if good { String::new() } else { remedy.to_owned() },
+        remedy: if good {
+            String::new()
+        } else {
+            remedy.to_owned()
+        },
     }
 }
 
 fn rights() -> Finding {
     let root = nix::unistd::geteuid().is_root();
-    finding("rights", root, Verdict::Missing, if root { "root" } else { "not root" }, "run kraud as root: sudo kraud serve")
+    finding(
+        "rights",
+        root,
+        Verdict::Missing,
+        if root { "root" } else { "not root" },
+        "run kraud as root: sudo kraud serve",
+    )
 }
 
 fn kernel() -> Finding {
     let name = rustix::system::uname();
     let release = name.release().to_string_lossy().into_owned();
-    let mut numbers = release.split(['.', '-']).filter_map(|part| part.parse::<u32>().ok());
+    let mut numbers = release
+        .split(['.', '-'])
+        .filter_map(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    finding("kernel", version >= (5, 11), Verdict::Missing, release, "kraud needs Linux 5.11 or newer")
+    finding(
+        "kernel",
+        version >= (5, 11),
+        Verdict::Missing,
+        release,
+        "kraud needs Linux 5.11 or newer",
+    )
 }
 
 fn overlay() -> Finding {
-    let has = fs::read_to_string("/proc/filesystems").unwrap_or_default().contains("\toverlay");
-    finding("overlayfs", has, Verdict::Missing, if has { "available" } else { "not available" }, "modprobe overlay, or a kernel with CONFIG_OVERLAY_FS")
+    let has = fs::read_to_string("/proc/filesystems")
+        .unwrap_or_default()
+        .contains("\toverlay");
+    finding(
+        "overlayfs",
+        has,
+        Verdict::Missing,
+        if has { "available" } else { "not available" },
+        "modprobe overlay, or a kernel with CONFIG_OVERLAY_FS",
+    )
 }
 
 fn cgroups() -> Finding {
     match runtime::cgroup::Cgroups::detect() {
-        Err(error) => finding("control groups", false, Verdict::Missing, error.to_string(), "mount cgroup2 at /sys/fs/cgroup"),
+        Err(error) => finding(
+            "control groups",
+            false,
+            Verdict::Missing,
+            error.to_string(),
+            "mount cgroup2 at /sys/fs/cgroup",
+        ),
         Ok(groups) => {
-            let lacking: Vec<&str> = ["memory", "cpu", "pids"].into_iter().filter(|name| !groups.has(name)).collect();
-            let found = format!("version {}{}", groups.version(), if groups.has_swap_limit() { "" } else { ", swap is not counted" });
-            let remedy = format!("limits of {} will fail: switch the controllers on (cgroup.subtree_control, or the kernel's command line)", lacking.join(", "));
-            finding("control groups", lacking.is_empty(), Verdict::Warning, found, &remedy)
+            let lacking: Vec<&str> = ["memory", "cpu", "pids"]
+                .into_iter()
+                .filter(|name| !groups.has(name))
+                .collect();
+            let found = format!(
+                "version {}{}",
+                groups.version(),
+                if groups.has_swap_limit() {
+                    ""
+                } else {
+                    ", swap is not counted"
+                }
+            );
+            let remedy = format!(
+                "limits of {} will fail: switch the controllers on (cgroup.subtree_control, or the kernel's command line)",
+                lacking.join(", ")
+            );
+            finding(
+                "control groups",
+                lacking.is_empty(),
+                Verdict::Warning,
+                found,
+                &remedy,
+            )
         }
     }
 }
 
 fn seccomp() -> Finding {
-    let has = fs::read_to_string("/proc/self/status").unwrap_or_default().contains("Seccomp_filters");
-    finding("seccomp", has, Verdict::Warning, if has { "available" } else { "not available" }, "containers run without a system call filter: a kernel with CONFIG_SECCOMP_FILTER has one")
+    let has = fs::read_to_string("/proc/self/status")
+        .unwrap_or_default()
+        .contains("Seccomp_filters");
+    finding(
+        "seccomp",
+        has,
+        Verdict::Warning,
+        if has { "available" } else { "not available" },
+        "containers run without a system call filter: a kernel with CONFIG_SECCOMP_FILTER has one",
+    )
 }
 
 fn forwarding() -> Finding {
-    let on = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap_or_default().trim() == "1";
-    finding("ip forwarding", true, Verdict::Ok, if on { "on" } else { "off; kraud serve turns it on" }, "")
+    let on = fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
+        .unwrap_or_default()
+        .trim()
+        == "1";
+    finding(
+        "ip forwarding",
+        true,
+        Verdict::Ok,
+        if on {
+            "on"
+        } else {
+            "off; kraud serve turns it on"
+        },
+        "",
+    )
 }
 
 fn tools(config: &Config) -> Vec<Finding> {
-    let show = |path: Option<PathBuf>| path.map_or_else(|| "not found".to_owned(), |path| path.display().to_string());
+    let show = |path: Option<PathBuf>| {
+        path.map_or_else(|| "not found".to_owned(), |path| path.display().to_string())
+    };
     let runtime = config.runtimes.get(&config.default_runtime).cloned();
     let has_runtime = runtime.is_some();
-    let (nft, ps, docker) = (find_program(&["nft"]), find_program(&["ps"]), find_program(&["docker"]));
+    let (nft, ps, docker) = (
+        find_program(&["nft"]),
+        find_program(&["ps"]),
+        find_program(&["docker"]),
+    );
     vec![
-        finding("OCI runtime", has_runtime, Verdict::Missing, show(runtime), &format!("apt-get install {}", config.default_runtime)),
-        finding("nftables", nft.is_some(), Verdict::Missing, show(nft), "apt-get install nftables"),
-        finding("init", config.init.is_some(), Verdict::Warning, show(config.init.clone()), "docker run --init will fail: apt-get install tini"),
-        finding("ps", ps.is_some(), Verdict::Warning, show(ps), "docker top will fail: apt-get install procps"),
-        finding("docker client", docker.is_some(), Verdict::Warning, show(docker), "nothing to talk to kraud with on this machine: install the docker CLI"),
+        finding(
+            "OCI runtime",
+            has_runtime,
+            Verdict::Missing,
+            show(runtime),
+            &format!("apt-get install {}", config.default_runtime),
+        ),
+        finding(
+            "nftables",
+            nft.is_some(),
+            Verdict::Missing,
+            show(nft),
+            "apt-get install nftables",
+        ),
+        finding(
+            "init",
+            config.init.is_some(),
+            Verdict::Warning,
+            show(config.init.clone()),
+            "docker run --init will fail: apt-get install tini",
+        ),
+        finding(
+            "ps",
+            ps.is_some(),
+            Verdict::Warning,
+            show(ps),
+            "docker top will fail: apt-get install procps",
+        ),
+        finding(
+            "docker client",
+            docker.is_some(),
+            Verdict::Warning,
+            show(docker),
+            "nothing to talk to kraud with on this machine: install the docker CLI",
+        ),
     ]
 }
 
 fn shim() -> Finding {
-    let beside = std::env::current_exe().ok().map(|own| own.with_file_name("kraud-shim")).filter(|path| path.is_file());
+    let beside = std::env::current_exe()
+        .ok()
+        .map(|own| own.with_file_name("kraud-shim"))
+        .filter(|path| path.is_file());
     let found = beside.or_else(|| find_program(&["kraud-shim"]));
-    let text = found.as_ref().map_or_else(|| "not found".to_owned(), |path| path.display().to_string());
-    finding("kraud-shim", found.is_some(), Verdict::Missing, text, "install kraud-shim beside kraud")
+    let text = found
+        .as_ref()
+        .map_or_else(|| "not found".to_owned(), |path| path.display().to_string());
+    finding(
+        "kraud-shim",
+        found.is_some(),
+        Verdict::Missing,
+        text,
+        "install kraud-shim beside kraud",
+    )
 }
 
 fn disk(data_dir: &Path) -> Finding {
-    let existing = data_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let existing = data_dir
+        .ancestors()
+        .find(|path| path.exists())
+        .unwrap_or(Path::new("/"));
     match rustix::fs::statvfs(existing) {
-        Err(error) => finding("disk", false, Verdict::Missing, format!("{}: {error}", existing.display()), "check the disk of the data directory"),
+        Err(error) => finding(
+            "disk",
+            false,
+            Verdict::Missing,
+            format!("{}: {error}", existing.display()),
+            "check the disk of the data directory",
+        ),
         Ok(stat) => {
             let free = stat.f_bavail * stat.f_frsize;
-            let text = format!("{}: {:.1} GiB free, {} inodes free", data_dir.display(), free as f64 / f64::from(1 << 30), stat.f_favail);
-            finding("disk", free > 1 << 30, Verdict::Warning, text, "less than 1 GiB is free: images and containers need room")
+            let text = format!(
+                "{}: {:.1} GiB free, {} inodes free",
+                data_dir.display(),
+                free as f64 / f64::from(1 << 30),
+                stat.f_favail
+            );
+            finding(
+                "disk",
+                free > 1 << 30,
+                Verdict::Warning,
+                text,
+                "less than 1 GiB is free: images and containers need room",
+            )
         }
     }
 }
 
 fn group(name: &str) -> Finding {
     let exists = nix::unistd::Group::from_name(name).ok().flatten().is_some();
-    let text = if exists { format!("{name} exists") } else { format!("{name} does not exist") };
-    finding("group", exists, Verdict::Warning, text, &format!("only root can use the socket: groupadd --system {name}"))
+    let text = if exists {
+        format!("{name} exists")
+    } else {
+        format!("{name} does not exist")
+    };
+    finding(
+        "group",
+        exists,
+        Verdict::Warning,
+        text,
+        &format!("only root can use the socket: groupadd --system {name}"),
+    )
 }

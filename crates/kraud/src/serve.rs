@@ -30,7 +30,10 @@ pub(crate) fn run(options: &cli::Serve) -> anyhow::Result<ExitCode> {
     }
     config.check()?;
     raise_file_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the async runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the async runtime")?;
     runtime.block_on(serve(config))?;
     // A thread that hangs in the kernel must not hold up the end.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
@@ -42,9 +45,14 @@ fn log_to_stderr(level: &str) -> anyhow::Result<()> {
         Ok(filter) if !filter.is_empty() => filter,
         _ => level.to_owned(),
     };
-    let filter = tracing_subscriber::EnvFilter::try_new(&filter).with_context(|| format!("invalid log level {filter:?}"))?;
+    let filter = tracing_subscriber::EnvFilter::try_new(&filter)
+        .with_context(|| format!("invalid log level {filter:?}"))?;
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(terminal)
+        .init();
     Ok(())
 }
 
@@ -52,7 +60,13 @@ fn log_to_stderr(level: &str) -> anyhow::Result<()> {
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let hard = getrlimit(Resource::Nofile).maximum;
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard });
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: hard,
+            maximum: hard,
+        },
+    );
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
@@ -66,10 +80,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
     // The store's lock keeps a second daemon off this data directory; it comes first.
     let database = config.data_dir.join("store.db");
-    let store = tokio::task::spawn_blocking(move || store::Embedded::open(&database)).await.context("opening the store")??;
+    let store = tokio::task::spawn_blocking(move || store::Embedded::open(&database))
+        .await
+        .context("opening the store")??;
     let engine = wire(&config, &instance, Arc::new(store)).await?;
     let listener = listen(&config)?;
-    fs::write(instance.pid_file(), std::process::id().to_string()).context("writing the pid file")?;
+    fs::write(instance.pid_file(), std::process::id().to_string())
+        .context("writing the pid file")?;
 
     println!(
         "kraud {} is ready on unix://{} (data in {}, {} ms)",
@@ -97,7 +114,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 /// Puts the drivers together.
-async fn wire(config: &Config, instance: &Instance, store: Arc<dyn store::Store>) -> anyhow::Result<Engine> {
+async fn wire(
+    config: &Config,
+    instance: &Instance,
+    store: Arc<dyn store::Store>,
+) -> anyhow::Result<Engine> {
     let runtime = Runtime::new(runtime::Settings {
         run_dir: instance.run_dir.join("runtime"),
         shim: shim_path()?,
@@ -106,8 +127,11 @@ async fn wire(config: &Config, instance: &Instance, store: Arc<dyn store::Store>
         cgroup_parent: instance.cgroup.clone(),
         init: config.init.clone(),
     })?;
-    let networks =
-        Networks::open(network::Settings { instance: instance.id.parse()?, run_dir: instance.run_dir.clone() }).await?;
+    let networks = Networks::open(network::Settings {
+        instance: instance.id.parse()?,
+        run_dir: instance.run_dir.clone(),
+    })
+    .await?;
     let images = Arc::new(ImageStore::open(&config.data_dir, store.clone()).await?);
     let agent = LocalAgent::open(agent::local::Settings {
         data_dir: config.data_dir.clone(),
@@ -133,13 +157,18 @@ fn shim_path() -> anyhow::Result<std::path::PathBuf> {
     if beside.is_file() {
         return Ok(beside);
     }
-    crate::config::find_program(&["kraud-shim"])
-        .with_context(|| format!("kraud-shim is missing: it must lie beside kraud ({})", beside.display()))
+    crate::config::find_program(&["kraud-shim"]).with_context(|| {
+        format!(
+            "kraud-shim is missing: it must lie beside kraud ({})",
+            beside.display()
+        )
+    })
 }
 
 fn make_dir(path: &Path, mode: u32) -> anyhow::Result<()> {
     fs::create_dir_all(path).with_context(|| format!("creating {}", path.display()))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).with_context(|| format!("setting the mode of {}", path.display()))
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("setting the mode of {}", path.display()))
 }
 
 /// Binds the socket, for root and the group. One that nobody answers on is a leftover.
@@ -149,24 +178,37 @@ fn listen(config: &Config) -> anyhow::Result<UnixListener> {
         fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     }
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        bail!("the socket {} is in use by another program: choose one with --socket", path.display());
+        bail!(
+            "the socket {} is in use by another program: choose one with --socket",
+            path.display()
+        );
     }
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("removing the leftover socket {}", path.display()));
+            return Err(error)
+                .with_context(|| format!("removing the leftover socket {}", path.display()));
         }
         _ => {}
     }
     // Closed to all until group and mode are right.
     let mask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
-    let listener = UnixListener::bind(path).with_context(|| format!("listening on {}", path.display()));
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("listening on {}", path.display()));
     nix::sys::stat::umask(mask);
     let listener = listener?;
-    let group = nix::unistd::Group::from_name(&config.group).ok().flatten().map(|group| group.gid.as_raw());
+    let group = nix::unistd::Group::from_name(&config.group)
+        .ok()
+        .flatten()
+        .map(|group| group.gid.as_raw());
     if group.is_none() {
-        tracing::info!(group = config.group, "there is no such group: only root can use the socket (groupadd --system {0})", config.group);
+        tracing::info!(
+            group = config.group,
+            "there is no such group: only root can use the socket (groupadd --system {0})",
+            config.group
+        );
     }
     chown(path, Some(0), Some(group.unwrap_or(0))).context("giving the socket to its group")?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660)).context("opening the socket to its group")?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))
+        .context("opening the socket to its group")?;
     Ok(listener)
 }

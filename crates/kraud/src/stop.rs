@@ -24,9 +24,15 @@ pub(crate) fn run(options: &cli::Stop) -> anyhow::Result<ExitCode> {
     let pid = daemon(&instance);
     if options.containers {
         if pid.is_none() {
-            bail!("kraud does not run on {}: start it (kraud serve) to stop its containers", config.data_dir.display());
+            bail!(
+                "kraud does not run on {}: start it (kraud serve) to stop its containers",
+                config.data_dir.display()
+            );
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the async runtime")?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("starting the async runtime")?;
         let stopped = runtime.block_on(stop_containers(&config.socket))?;
         println!("stopped {stopped} containers");
     }
@@ -38,7 +44,10 @@ pub(crate) fn run(options: &cli::Stop) -> anyhow::Result<ExitCode> {
     let begun = std::time::Instant::now();
     while daemon(&instance).is_some() {
         if begun.elapsed() > PATIENCE {
-            bail!("process {pid} has not ended within {} s; see its log", PATIENCE.as_secs());
+            bail!(
+                "process {pid} has not ended within {} s; see its log",
+                PATIENCE.as_secs()
+            );
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -49,7 +58,11 @@ pub(crate) fn run(options: &cli::Stop) -> anyhow::Result<ExitCode> {
 /// The running daemon, if any. A pid file outlives a killed daemon, and its number may by
 /// now be somebody else's: the command line tells.
 fn daemon(instance: &Instance) -> Option<Pid> {
-    let pid: i32 = fs::read_to_string(instance.pid_file()).ok()?.trim().parse().ok()?;
+    let pid: i32 = fs::read_to_string(instance.pid_file())
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     (name.trim() == "kraud").then(|| Pid::from_raw(pid))
 }

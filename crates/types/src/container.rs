@@ -26,10 +26,12 @@ fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String
         One(String),
         Many(Vec<String>),
     }
-    Ok(Option::<Words>::deserialize(deserializer)?.map(|words| match words {
-        Words::One(word) => vec![word],
-        Words::Many(words) => words,
-    }))
+    Ok(
+        Option::<Words>::deserialize(deserializer)?.map(|words| match words {
+            Words::One(word) => vec![word],
+            Words::Many(words) => words,
+        }),
+    )
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
@@ -424,20 +426,47 @@ mod tests {
     #[test]
     fn presence_of_host_config() {
         let json = serde_json::to_value(HostConfig::default()).unwrap();
-        for null in ["Binds", "CapAdd", "Dns", "PortBindings", "Devices", "Ulimits", "MemorySwappiness", "PidsLimit"] {
-            assert!(json.get(null).is_some_and(serde_json::Value::is_null), "{null}");
+        for null in [
+            "Binds",
+            "CapAdd",
+            "Dns",
+            "PortBindings",
+            "Devices",
+            "Ulimits",
+            "MemorySwappiness",
+            "PidsLimit",
+        ] {
+            assert!(
+                json.get(null).is_some_and(serde_json::Value::is_null),
+                "{null}"
+            );
         }
-        for missing in ["Mounts", "Tmpfs", "Sysctls", "Init", "Annotations", "KernelMemory"] {
+        for missing in [
+            "Mounts",
+            "Tmpfs",
+            "Sysctls",
+            "Init",
+            "Annotations",
+            "KernelMemory",
+        ] {
             assert!(json.get(missing).is_none(), "{missing}");
         }
-        for name in ["BlkioDeviceReadIOps", "IOMaximumBandwidth", "CpusetCpus", "UTSMode", "ContainerIDFile", "NanoCpus"] {
+        for name in [
+            "BlkioDeviceReadIOps",
+            "IOMaximumBandwidth",
+            "CpusetCpus",
+            "UTSMode",
+            "ContainerIDFile",
+            "NanoCpus",
+        ] {
             assert!(json.get(name).is_some(), "{name}");
         }
     }
 
     #[test]
     fn words_or_string() {
-        let config: Config = serde_json::from_str(r#"{"Cmd":"true","Entrypoint":["a","b"]}"#).unwrap();
+        let config: Config =
+            serde_json::from_str(r#"{"Cmd":"true","Entrypoint":["a","b"]}"#).unwrap();
         assert_eq!(config.cmd.unwrap(), ["true"]);
         assert_eq!(config.entrypoint.unwrap(), ["a", "b"]);
     }

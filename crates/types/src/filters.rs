@@ -19,19 +19,35 @@ impl Filters {
     ///
     /// Fails with [`crate::Kind::InvalidParameter`] when it is not JSON of the wanted shape.
     pub fn parse(text: Option<&str>) -> Result<Self> {
-        let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(Self::default()) };
-        let bad = || Error::invalid(format!("invalid filter: {text:?} is not a JSON object of lists"));
-        let Value::Object(object) = serde_json::from_str(text).map_err(|_| bad())? else { return Err(bad()) };
+        let Some(text) = text.filter(|text| !text.is_empty()) else {
+            return Ok(Self::default());
+        };
+        let bad = || {
+            Error::invalid(format!(
+                "invalid filter: {text:?} is not a JSON object of lists"
+            ))
+        };
+        let Value::Object(object) = serde_json::from_str(text).map_err(|_| bad())? else {
+            return Err(bad());
+        };
         let mut filters = BTreeMap::new();
         for (name, values) in object {
             let values = match values {
                 Value::Array(items) => items
                     .into_iter()
-                    .map(|item| if let Value::String(s) = item { Ok(s) } else { Err(bad()) })
+                    .map(|item| {
+                        if let Value::String(s) = item {
+                            Ok(s)
+                        } else {
+                            Err(bad())
+                        }
+                    })
                     .collect::<Result<_>>()?,
-                Value::Object(set) => {
-                    set.into_iter().filter(|(_, on)| on != &Value::Bool(false)).map(|(value, _)| value).collect()
-                }
+                Value::Object(set) => set
+                    .into_iter()
+                    .filter(|(_, on)| on != &Value::Bool(false))
+                    .map(|(value, _)| value)
+                    .collect(),
                 Value::String(one) => vec![one],
                 Value::Null => Vec::new(),
                 _ => return Err(bad()),
@@ -77,10 +93,12 @@ impl Filters {
 
     /// True when every value of `name`, each `key` or `key=value`, is among `labels`.
     pub fn labels<'a>(&self, name: &str, get: impl Fn(&str) -> Option<&'a str>) -> bool {
-        self.values(name).iter().all(|wanted| match wanted.split_once('=') {
-            Some((key, value)) => get(key) == Some(value),
-            None => get(wanted).is_some(),
-        })
+        self.values(name)
+            .iter()
+            .all(|wanted| match wanted.split_once('=') {
+                Some((key, value)) => get(key) == Some(value),
+                None => get(wanted).is_some(),
+            })
     }
 
     /// A boolean filter: `1`/`true`/`0`/`false`; docker's error otherwise.
@@ -93,7 +111,9 @@ impl Filters {
                 _ => return Err(Error::invalid(format!("invalid filter '{name}={value}'"))),
             };
             if answer.is_some_and(|before| before != on) {
-                return Err(Error::invalid(format!("invalid filter '{name}': both true and false")));
+                return Err(Error::invalid(format!(
+                    "invalid filter '{name}': both true and false"
+                )));
             }
             answer = Some(on);
         }
@@ -110,7 +130,11 @@ mod tests {
         let list = Filters::parse(Some(r#"{"label":["a","b=1"]}"#)).unwrap();
         let map = Filters::parse(Some(r#"{"label":{"a":true,"b=1":true,"no":false}}"#)).unwrap();
         assert_eq!(list, map);
-        assert!(list.labels("label", |key| match key { "a" => Some(""), "b" => Some("1"), _ => None }));
+        assert!(list.labels("label", |key| match key {
+            "a" => Some(""),
+            "b" => Some("1"),
+            _ => None,
+        }));
         assert!(!list.labels("label", |_| Some("2")));
         assert!(list.only(&["label"]).is_ok() && list.only(&["name"]).is_err());
         assert!(Filters::parse(Some("[1]")).is_err() && Filters::parse(Some("{")).is_err());

@@ -92,14 +92,19 @@ pub fn random_hex() -> String {
 /// `bytes` in lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 fn is_hex64(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    text.len() == 64
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// A SHA-256 content digest in OCI form, `sha256:` and 64 hexadecimal digits
@@ -137,7 +142,9 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Self> {
         match text.strip_prefix("sha256:") {
             Some(digits) if is_hex64(digits) => Ok(Self(text.to_owned())),
-            _ => Err(Error::invalid(format!("invalid digest {text:?}: want sha256: and 64 lower-case hexadecimal digits"))),
+            _ => Err(Error::invalid(format!(
+                "invalid digest {text:?}: want sha256: and 64 lower-case hexadecimal digits"
+            ))),
         }
     }
 }
@@ -164,7 +171,9 @@ impl fmt::Debug for Digest {
 }
 
 /// A machine that runs kraud. On a single machine there is one, [`NodeId::local`].
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(transparent)]
 pub struct NodeId(String);
 

@@ -81,7 +81,9 @@ impl FromStr for VolumeName {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
         if text.len() == 1 {
-            return Err(Error::invalid("volume name is too short, names should be at least two alphanumeric characters"));
+            return Err(Error::invalid(
+                "volume name is too short, names should be at least two alphanumeric characters",
+            ));
         }
         // A component of a path on disk: 255 bytes is the limit of every file system.
         if !is_object_name(text, 2) || text.len() > 255 {
@@ -97,7 +99,9 @@ impl FromStr for NetworkName {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
         if text.trim().is_empty() || text.contains(['/', '\0']) {
-            return Err(Error::invalid(format!("invalid name: {text:?} is not a network name")));
+            return Err(Error::invalid(format!(
+                "invalid name: {text:?} is not a network name"
+            )));
         }
         Ok(Self(text.to_owned()))
     }
@@ -108,7 +112,9 @@ impl FromStr for Namespace {
     fn from_str(text: &str) -> Result<Self> {
         let fits = !text.is_empty()
             && text.len() <= 63
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && !text.starts_with('-')
             && !text.ends_with('-');
         if !fits {
@@ -136,22 +142,26 @@ pub fn made_up() -> ContainerName {
 }
 
 const FIRST: &[&str] = &[
-    "amber", "autumn", "bold", "brave", "bright", "brisk", "calm", "candid", "clear", "clever", "copper", "coral",
-    "crisp", "curious", "daring", "deep", "eager", "early", "earnest", "fair", "fleet", "frank", "fresh", "gentle",
-    "glad", "golden", "grand", "hardy", "honest", "humble", "ivory", "jolly", "keen", "kind", "late", "light",
-    "lively", "loyal", "lucid", "lucky", "merry", "mild", "modest", "neat", "nimble", "noble", "olive", "open",
-    "patient", "plain", "polite", "proud", "quick", "quiet", "rapid", "ready", "robust", "rosy", "sandy", "serene",
-    "sharp", "shiny", "silent", "silver", "simple", "sincere", "smart", "snowy", "solid", "spry", "stable", "steady",
-    "still", "stout", "sunny", "swift", "tender", "tidy", "true", "upbeat", "vivid", "warm", "wise", "witty",
+    "amber", "autumn", "bold", "brave", "bright", "brisk", "calm", "candid", "clear", "clever",
+    "copper", "coral", "crisp", "curious", "daring", "deep", "eager", "early", "earnest", "fair",
+    "fleet", "frank", "fresh", "gentle", "glad", "golden", "grand", "hardy", "honest", "humble",
+    "ivory", "jolly", "keen", "kind", "late", "light", "lively", "loyal", "lucid", "lucky",
+    "merry", "mild", "modest", "neat", "nimble", "noble", "olive", "open", "patient", "plain",
+    "polite", "proud", "quick", "quiet", "rapid", "ready", "robust", "rosy", "sandy", "serene",
+    "sharp", "shiny", "silent", "silver", "simple", "sincere", "smart", "snowy", "solid", "spry",
+    "stable", "steady", "still", "stout", "sunny", "swift", "tender", "tidy", "true", "upbeat",
+    "vivid", "warm", "wise", "witty",
 ];
 const SECOND: &[&str] = &[
-    "acorn", "alder", "anchor", "aspen", "badger", "bay", "beacon", "beaver", "birch", "bison", "breeze", "bridge",
-    "brook", "canyon", "cedar", "cliff", "cloud", "comet", "cove", "crane", "creek", "delta", "dune", "eagle",
-    "ember", "falcon", "fern", "finch", "fjord", "forest", "garden", "geyser", "glacier", "grove", "harbor", "hawk",
-    "hazel", "heron", "hill", "island", "juniper", "kestrel", "lagoon", "lake", "lantern", "larch", "lark", "linden",
-    "lynx", "maple", "marsh", "meadow", "mesa", "moon", "moss", "oak", "ocean", "orchard", "otter", "owl", "pebble",
-    "pine", "plain", "pond", "prairie", "rain", "raven", "reef", "ridge", "river", "robin", "rowan", "sail", "shore",
-    "spring", "spruce", "star", "stone", "stream", "summit", "swan", "thicket", "tide", "valley", "willow", "wren",
+    "acorn", "alder", "anchor", "aspen", "badger", "bay", "beacon", "beaver", "birch", "bison",
+    "breeze", "bridge", "brook", "canyon", "cedar", "cliff", "cloud", "comet", "cove", "crane",
+    "creek", "delta", "dune", "eagle", "ember", "falcon", "fern", "finch", "fjord", "forest",
+    "garden", "geyser", "glacier", "grove", "harbor", "hawk", "hazel", "heron", "hill", "island",
+    "juniper", "kestrel", "lagoon", "lake", "lantern", "larch", "lark", "linden", "lynx", "maple",
+    "marsh", "meadow", "mesa", "moon", "moss", "oak", "ocean", "orchard", "otter", "owl", "pebble",
+    "pine", "plain", "pond", "prairie", "rain", "raven", "reef", "ridge", "river", "robin",
+    "rowan", "sail", "shore", "spring", "spruce", "star", "stone", "stream", "summit", "swan",
+    "thicket", "tide", "valley", "willow", "wren",
 ];
 
 #[cfg(test)]

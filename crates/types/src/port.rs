@@ -5,7 +5,9 @@ use std::{fmt, str::FromStr};
 use crate::error::{Error, Result};
 
 /// A transport protocol whose ports can be published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
@@ -28,7 +30,9 @@ impl Protocol {
 }
 
 /// A container's port in docker's form, `80/tcp`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct Port {
     /// 0 to 65535.
@@ -45,9 +49,15 @@ impl FromStr for Port {
             "tcp" | "" => Protocol::Tcp,
             "udp" => Protocol::Udp,
             "sctp" => Protocol::Sctp,
-            other => return Err(Error::invalid(format!("invalid port specification: {text:?}: unknown protocol {other:?}"))),
+            other => {
+                return Err(Error::invalid(format!(
+                    "invalid port specification: {text:?}: unknown protocol {other:?}"
+                )));
+            }
         };
-        let number = number.parse().map_err(|_| Error::invalid(format!("invalid port specification: {text:?}")))?;
+        let number = number
+            .parse()
+            .map_err(|_| Error::invalid(format!("invalid port specification: {text:?}")))?;
         Ok(Self { number, protocol })
     }
 }

@@ -19,7 +19,11 @@ pub trait Record: Serialize + DeserializeOwned {
     /// Turns the stored form of version `from` into that of `from + 1`.
     fn upgrade(from: u32, value: Value) -> Result<Value> {
         let _ = value;
-        Err(Error::system(format!("decoding a {} record: no way from version {from} to {}", Self::NOUN, from + 1)))
+        Err(Error::system(format!(
+            "decoding a {} record: no way from version {from} to {}",
+            Self::NOUN,
+            from + 1
+        )))
     }
 }
 
@@ -30,8 +34,11 @@ pub fn encode<R: Record>(record: &R) -> Result<Vec<u8>> {
         v: u32,
         d: &'a R,
     }
-    serde_json::to_vec(&Envelope { v: R::VERSION, d: record })
-        .map_err(|source| Error::wrap(format_args!("encoding a {} record", R::NOUN), source))
+    serde_json::to_vec(&Envelope {
+        v: R::VERSION,
+        d: record,
+    })
+    .map_err(|source| Error::wrap(format_args!("encoding a {} record", R::NOUN), source))
 }
 
 /// The record of a stored form, upgraded to the current version.
@@ -42,7 +49,10 @@ pub fn decode<R: Record>(stored: &[u8]) -> Result<R> {
         d: Value,
     }
     let failed = |source| Error::wrap(format_args!("decoding a {} record", R::NOUN), source);
-    let Envelope { v: mut version, d: mut value } = serde_json::from_slice(stored).map_err(failed)?;
+    let Envelope {
+        v: mut version,
+        d: mut value,
+    } = serde_json::from_slice(stored).map_err(failed)?;
     if version > R::VERSION {
         return Err(Error::system(format!(
             "decoding a {} record: it is of version {version}, written by a newer kraud; this one knows up to {}",
@@ -70,7 +80,9 @@ mod tests {
         const VERSION: u32 = 2;
         fn upgrade(from: u32, value: Value) -> Result<Value> {
             match from {
-                1 => Ok(serde_json::json!({ "size_bytes": value["kib"].as_u64().unwrap_or(0) * 1024 })),
+                1 => Ok(
+                    serde_json::json!({ "size_bytes": value["kib"].as_u64().unwrap_or(0) * 1024 }),
+                ),
                 _ => Err(Error::system("?")),
             }
         }
@@ -78,10 +90,18 @@ mod tests {
 
     #[test]
     fn decodes_forward_only() {
-        assert_eq!(decode::<Sample>(br#"{"v":1,"d":{"kib":4}}"#).unwrap(), Sample { size_bytes: 4096 });
+        assert_eq!(
+            decode::<Sample>(br#"{"v":1,"d":{"kib":4}}"#).unwrap(),
+            Sample { size_bytes: 4096 }
+        );
         let now = Sample { size_bytes: 7 };
         assert_eq!(decode::<Sample>(&encode(&now).unwrap()).unwrap(), now);
-        assert!(decode::<Sample>(br#"{"v":3,"d":{}}"#).unwrap_err().message.contains("newer"));
+        assert!(
+            decode::<Sample>(br#"{"v":3,"d":{}}"#)
+                .unwrap_err()
+                .message
+                .contains("newer")
+        );
         assert!(decode::<Sample>(b"\xff").is_err());
     }
 }

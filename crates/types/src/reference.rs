@@ -49,20 +49,36 @@ impl Reference {
     /// The same repository with `tag` and no digest.
     pub fn with_tag(&self, tag: &str) -> Result<Self> {
         if !is_tag(tag) {
-            return Err(Error::invalid(format!("invalid tag {tag:?}: invalid reference format")));
+            return Err(Error::invalid(format!(
+                "invalid tag {tag:?}: invalid reference format"
+            )));
         }
-        Ok(Self { domain: self.domain.clone(), path: self.path.clone(), tag: Some(tag.into()), digest: None })
+        Ok(Self {
+            domain: self.domain.clone(),
+            path: self.path.clone(),
+            tag: Some(tag.into()),
+            digest: None,
+        })
     }
     /// The same repository with `digest` and no tag.
     pub fn with_digest(&self, digest: Digest) -> Self {
-        Self { domain: self.domain.clone(), path: self.path.clone(), tag: None, digest: Some(digest) }
+        Self {
+            domain: self.domain.clone(),
+            path: self.path.clone(),
+            tag: None,
+            digest: Some(digest),
+        }
     }
     /// The repository as docker shows it: `busybox`, `example.com/a/b`.
     pub fn familiar_name(&self) -> String {
         if self.domain != DEFAULT_DOMAIN {
             return format!("{}/{}", self.domain, self.path);
         }
-        self.path.strip_prefix(OFFICIAL).filter(|rest| !rest.contains('/')).unwrap_or(&self.path).to_owned()
+        self.path
+            .strip_prefix(OFFICIAL)
+            .filter(|rest| !rest.contains('/'))
+            .unwrap_or(&self.path)
+            .to_owned()
     }
     /// The whole reference as docker shows it: `busybox:latest`.
     pub fn familiar(&self) -> String {
@@ -95,14 +111,18 @@ impl fmt::Display for Reference {
 fn is_tag(text: &str) -> bool {
     let mut bytes = text.bytes();
     text.len() <= 128
-        && bytes.next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && bytes
+            .next()
+            .is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_')
         && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
 
 /// Lower-case letters and digits, joined by `.`, `_`, `__` or any number of `-`.
 fn is_component(text: &str) -> bool {
     let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    if !text.bytes().next().is_some_and(alphanumeric) || !text.bytes().last().is_some_and(alphanumeric) {
+    if !text.bytes().next().is_some_and(alphanumeric)
+        || !text.bytes().last().is_some_and(alphanumeric)
+    {
         return false;
     }
     text.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
@@ -111,11 +131,15 @@ fn is_component(text: &str) -> bool {
 
 fn is_domain(text: &str) -> bool {
     let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => (host, true),
+        Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => {
+            (host, true)
+        }
         _ => (text, false),
     };
     if host.starts_with('[') && host.ends_with(']') {
-        return host[1..host.len() - 1].parse::<std::net::Ipv6Addr>().is_ok();
+        return host[1..host.len() - 1]
+            .parse::<std::net::Ipv6Addr>()
+            .is_ok();
     }
     let _ = port;
     !host.is_empty()
@@ -123,7 +147,9 @@ fn is_domain(text: &str) -> bool {
             !label.is_empty()
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-')
         })
 }
 
@@ -132,7 +158,11 @@ impl FromStr for Reference {
 
     fn from_str(text: &str) -> Result<Self> {
         let bad = || Error::invalid("invalid reference format");
-        if text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        if text.len() == 64
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        {
             return Err(Error::invalid(format!(
                 "invalid repository name ({text}), cannot specify 64-byte hexadecimal strings"
             )));
@@ -144,13 +174,19 @@ impl FromStr for Reference {
         // The first part is a registry when it looks like a host.
         let (domain, remainder) = match rest.split_once('/') {
             Some((first, others))
-                if first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|b| b.is_ascii_uppercase()) =>
+                if first.contains(['.', ':'])
+                    || first == "localhost"
+                    || first.bytes().any(|b| b.is_ascii_uppercase()) =>
             {
                 (first, others)
             }
             _ => (DEFAULT_DOMAIN, rest),
         };
-        let domain = if domain == "index.docker.io" { DEFAULT_DOMAIN } else { domain };
+        let domain = if domain == "index.docker.io" {
+            DEFAULT_DOMAIN
+        } else {
+            domain
+        };
         let (path, tag) = match remainder.rsplit_once(':') {
             Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
             _ => (remainder, None),
@@ -159,16 +195,29 @@ impl FromStr for Reference {
             return Err(bad());
         }
         if path.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(Error::invalid(format!("invalid reference format: repository name ({path}) must be lowercase")));
+            return Err(Error::invalid(format!(
+                "invalid reference format: repository name ({path}) must be lowercase"
+            )));
         }
         if !path.split('/').all(is_component) {
             return Err(bad());
         }
-        let path = if domain == DEFAULT_DOMAIN && !path.contains('/') { format!("{OFFICIAL}{path}") } else { path.to_owned() };
+        let path = if domain == DEFAULT_DOMAIN && !path.contains('/') {
+            format!("{OFFICIAL}{path}")
+        } else {
+            path.to_owned()
+        };
         if path.len() > 255 {
-            return Err(Error::invalid("invalid reference format: repository name must not be more than 255 characters"));
+            return Err(Error::invalid(
+                "invalid reference format: repository name must not be more than 255 characters",
+            ));
         }
-        Ok(Self { domain: domain.to_owned(), path, tag: tag.map(str::to_owned), digest })
+        Ok(Self {
+            domain: domain.to_owned(),
+            path,
+            tag: tag.map(str::to_owned),
+            digest,
+        })
     }
 }
 
@@ -180,11 +229,23 @@ mod tests {
     fn forms() {
         for (text, full, familiar) in [
             ("busybox", "docker.io/library/busybox", "busybox"),
-            ("busybox:1.36", "docker.io/library/busybox:1.36", "busybox:1.36"),
+            (
+                "busybox:1.36",
+                "docker.io/library/busybox:1.36",
+                "busybox:1.36",
+            ),
             ("a/b:c", "docker.io/a/b:c", "a/b:c"),
             ("localhost/a", "localhost/a", "localhost/a"),
-            ("localhost:5000/a/b:c", "localhost:5000/a/b:c", "localhost:5000/a/b:c"),
-            ("example.com/x__y/z--q", "example.com/x__y/z--q", "example.com/x__y/z--q"),
+            (
+                "localhost:5000/a/b:c",
+                "localhost:5000/a/b:c",
+                "localhost:5000/a/b:c",
+            ),
+            (
+                "example.com/x__y/z--q",
+                "example.com/x__y/z--q",
+                "example.com/x__y/z--q",
+            ),
             ("docker.io/library/a", "docker.io/library/a", "a"),
             ("index.docker.io/a", "docker.io/library/a", "a"),
             ("[::1]:5000/a", "[::1]:5000/a", "[::1]:5000/a"),
@@ -196,13 +257,33 @@ mod tests {
         let digest = Digest::of(b"");
         let pinned: Reference = format!("a@{digest}").parse().unwrap();
         assert_eq!(pinned.digest(), Some(&digest));
-        assert_eq!("a".parse::<Reference>().unwrap().or_latest().tag(), Some("latest"));
+        assert_eq!(
+            "a".parse::<Reference>().unwrap().or_latest().tag(),
+            Some("latest")
+        );
     }
 
     #[test]
     fn refused() {
         let hex = "a".repeat(64);
-        for bad in ["", ":", "a:", "A", "a/B", "a b", "a:b:c", "-a", "a..b", "a___b", "a@sha256:1", "/a", "a/", "a:-", hex.as_str(), "http://a/b"] {
+        for bad in [
+            "",
+            ":",
+            "a:",
+            "A",
+            "a/B",
+            "a b",
+            "a:b:c",
+            "-a",
+            "a..b",
+            "a___b",
+            "a@sha256:1",
+            "/a",
+            "a/",
+            "a:-",
+            hex.as_str(),
+            "http://a/b",
+        ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad}");
         }
     }

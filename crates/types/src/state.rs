@@ -84,7 +84,10 @@ pub struct ContainerState {
 impl ContainerState {
     /// Whether processes exist (docker counts paused and restarting as running).
     pub fn is_running(&self) -> bool {
-        matches!(self.status, Status::Running | Status::Paused | Status::Restarting)
+        matches!(
+            self.status,
+            Status::Running | Status::Paused | Status::Restarting
+        )
     }
 }
 

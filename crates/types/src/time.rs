@@ -42,7 +42,9 @@ impl Time {
     }
     /// Nanoseconds since 1970, 0 for "never".
     pub fn unix_nanos(self) -> i64 {
-        self.0.and_then(|t| i64::try_from(t.as_nanosecond()).ok()).unwrap_or(0)
+        self.0
+            .and_then(|t| i64::try_from(t.as_nanosecond()).ok())
+            .unwrap_or(0)
     }
     /// Time from `earlier` to `self`, zero when it is negative.
     pub fn since(self, earlier: Time) -> std::time::Duration {
@@ -79,7 +81,9 @@ impl serde::Serialize for Time {
 impl<'de> serde::Deserialize<'de> for Time {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        Time::parse(&text).ok_or_else(|| serde::de::Error::custom(format!("invalid time {text:?}: want RFC 3339")))
+        Time::parse(&text).ok_or_else(|| {
+            serde::de::Error::custom(format!("invalid time {text:?}: want RFC 3339"))
+        })
     }
 }
 
@@ -90,10 +94,19 @@ mod tests {
     #[test]
     fn text_form() {
         assert_eq!(Time::ZERO.to_string(), "0001-01-01T00:00:00Z");
-        assert_eq!(Time::from_unix(1, 500_000_000).to_string(), "1970-01-01T00:00:01.5Z");
+        assert_eq!(
+            Time::from_unix(1, 500_000_000).to_string(),
+            "1970-01-01T00:00:01.5Z"
+        );
         assert_eq!(Time::parse("0001-01-01T00:00:00Z"), Some(Time::ZERO));
-        assert_eq!(Time::parse("1970-01-01T01:00:01+01:00"), Some(Time::from_unix(1, 0)));
+        assert_eq!(
+            Time::parse("1970-01-01T01:00:01+01:00"),
+            Some(Time::from_unix(1, 0))
+        );
         let json = serde_json::to_string(&Time::from_unix(2, 0)).unwrap();
-        assert_eq!(serde_json::from_str::<Time>(&json).unwrap(), Time::from_unix(2, 0));
+        assert_eq!(
+            serde_json::from_str::<Time>(&json).unwrap(),
+            Time::from_unix(2, 0)
+        );
     }
 }

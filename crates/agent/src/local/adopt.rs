@@ -16,7 +16,11 @@ impl LocalAgent {
         let mut found = Vec::new();
         let mut living = Vec::new();
         for plan in plans {
-            let observed = match self.runtime.inspect(&plan.id, &self.state_dir(&plan.id)).await? {
+            let observed = match self
+                .runtime
+                .inspect(&plan.id, &self.state_dir(&plan.id))
+                .await?
+            {
                 Inspected::Alive { pid } => match self.started_plan(&plan.id).await? {
                     Some(started) => {
                         living.push(started.clone());
@@ -25,9 +29,11 @@ impl LocalAgent {
                     // Killed between the run's preparation and its bookkeeping: not ours to guess.
                     None => Observed::Gone,
                 },
-                Inspected::Exited(exit) => {
-                    Observed::Exited(Exit { code: exit.code, oom_killed: exit.oom, at: at(exit.finished_at) })
-                }
+                Inspected::Exited(exit) => Observed::Exited(Exit {
+                    code: exit.code,
+                    oom_killed: exit.oom,
+                    at: at(exit.finished_at),
+                }),
                 Inspected::Unknown => Observed::Gone,
             };
             found.push((plan.id.clone(), observed));
@@ -40,7 +46,10 @@ impl LocalAgent {
         let file = self.plan_file(id);
         blocking(move || match fs::read(&file) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(types::Error::wrap(format_args!("reading {}", file.display()), error)),
+            Err(error) => Err(types::Error::wrap(
+                format_args!("reading {}", file.display()),
+                error,
+            )),
             // Cut off by a crash: as good as missing.
             Ok(text) => Ok(serde_json::from_slice(&text).ok()),
         })
@@ -49,7 +58,13 @@ impl LocalAgent {
 
     async fn take_over(&self, id: &ContainerId, pid: i32, started: StartedPlan) -> Observed {
         let plan = Arc::new(started.plan);
-        self.lives().insert(id.clone(), Live { plan: plan.clone(), pid });
+        self.lives().insert(
+            id.clone(),
+            Live {
+                plan: plan.clone(),
+                pid,
+            },
+        );
         self.watch(id.clone());
         let endpoints = match &plan.network {
             SandboxPlan::Own { endpoints, .. } => endpoints.clone(),
@@ -66,10 +81,17 @@ impl LocalAgent {
 
     /// Removes whatever belongs to no container that should exist or run.
     async fn remove_strangers(&self, plans: &[Plan], living: &[StartedPlan]) -> Result<()> {
-        let running: HashSet<ContainerId> = living.iter().map(|started| started.plan.id.clone()).collect();
+        let running: HashSet<ContainerId> = living
+            .iter()
+            .map(|started| started.plan.id.clone())
+            .collect();
         let known: HashSet<ContainerId> = plans.iter().map(|plan| plan.id.clone()).collect();
         let mut dead: HashSet<ContainerId> = self.runtime.list().await?.into_iter().collect();
-        for dir in [self.run_dir.join("plans"), self.run_dir.join("shm"), self.data_dir.join("containers")] {
+        for dir in [
+            self.run_dir.join("plans"),
+            self.run_dir.join("shm"),
+            self.data_dir.join("containers"),
+        ] {
             dead.extend(listed(&dir)?);
         }
         dead.retain(|id| !running.contains(id));
@@ -95,17 +117,25 @@ impl LocalAgent {
 /// Ids among the names in a directory, with or without an ending.
 fn listed(dir: &std::path::Path) -> Result<Vec<ContainerId>> {
     let entries = fs::read_dir(dir).during(|| format!("listing {}", dir.display()))?;
-    Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.split('.').next()?.parse().ok()).collect())
+    Ok(entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.split('.').next()?.parse().ok())
+        .collect())
 }
 
 fn live_network(started: &StartedPlan) -> Result<network::Live> {
     let plan = &started.plan;
     let (endpoints, published) = match &plan.network {
         SandboxPlan::Own { endpoints, .. } => {
-            let published = (!started.ports.is_empty()).then(|| (target(plan, endpoints), started.ports.clone()));
+            let published = (!started.ports.is_empty())
+                .then(|| (target(plan, endpoints), started.ports.clone()));
             (links(endpoints)?, published)
         }
         _ => (Vec::new(), None),
     };
-    Ok(network::Live { id: plan.id.clone(), endpoints, published })
+    Ok(network::Live {
+        id: plan.id.clone(),
+        endpoints,
+        published,
+    })
 }

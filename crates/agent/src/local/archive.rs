@@ -15,33 +15,57 @@ const PIPE: usize = 256 << 10;
 impl LocalAgent {
     pub(super) async fn stat_path(&self, plan: &Plan, path: &str) -> Result<PathStat> {
         let (agent, plan, path) = (self.clone(), plan.clone(), path.to_owned());
-        blocking(move || agent.with_root(&plan, |root| image::archive::stat(root, &path))).await.map(path_stat)
+        blocking(move || agent.with_root(&plan, |root| image::archive::stat(root, &path)))
+            .await
+            .map(path_stat)
     }
 
     pub(super) async fn get_archive(&self, plan: &Plan, path: &str) -> Result<(PathStat, Reader)> {
         let stat = self.stat_path(plan, path).await?;
         let (agent, plan, path) = (self.clone(), plan.clone(), path.to_owned());
-        let reader = packed(move |writer| agent.with_root(&plan, |root| image::archive::get(root, &path, writer)));
+        let reader = packed(move |writer| {
+            agent.with_root(&plan, |root| image::archive::get(root, &path, writer))
+        });
         Ok((stat, reader))
     }
 
     pub(super) async fn export_root(&self, plan: &Plan) -> Result<Reader> {
         let (agent, plan) = (self.clone(), plan.clone());
         // Volumes are not part of the root file system.
-        Ok(packed(move |writer| agent.with_image_root(&plan, |root| image::archive::export(root, writer))))
+        Ok(packed(move |writer| {
+            agent.with_image_root(&plan, |root| image::archive::export(root, writer))
+        }))
     }
 
-    pub(super) async fn put_archive(&self, plan: &Plan, path: &str, tar: Reader, strict: bool, copy_owner: bool) -> Result<()> {
+    pub(super) async fn put_archive(
+        &self,
+        plan: &Plan,
+        path: &str,
+        tar: Reader,
+        strict: bool,
+        copy_owner: bool,
+    ) -> Result<()> {
         let (agent, plan, path) = (self.clone(), plan.clone(), path.to_owned());
         let handle = tokio::runtime::Handle::current();
-        let read_only = plan.host.readonly_rootfs && !plan.mounts.iter().any(|mount| Path::new(&path).starts_with(&mount.target));
+        let read_only = plan.host.readonly_rootfs
+            && !plan
+                .mounts
+                .iter()
+                .any(|mount| Path::new(&path).starts_with(&mount.target));
         if read_only {
             return Err(Error::forbidden("container rootfs is marked read-only"));
         }
         blocking(move || {
             agent.with_root(&plan, |root| {
-                let owner = if copy_owner { agent.owner(&plan)? } else { None };
-                let options = image::archive::PutOptions { no_overwrite_dir_non_dir: strict, owner };
+                let owner = if copy_owner {
+                    agent.owner(&plan)?
+                } else {
+                    None
+                };
+                let options = image::archive::PutOptions {
+                    no_overwrite_dir_non_dir: strict,
+                    owner,
+                };
                 let tar = SyncIoBridge::new_with_handle(tar, handle);
                 image::archive::put(root, &path, tar, options)
             })
@@ -61,7 +85,13 @@ impl LocalAgent {
 }
 
 fn path_stat(stat: image::archive::PathStat) -> PathStat {
-    PathStat { name: stat.name, size: stat.size, mode: stat.mode, mtime: stat.mtime, link_target: stat.link_target }
+    PathStat {
+        name: stat.name,
+        size: stat.size,
+        mode: stat.mode,
+        mtime: stat.mtime,
+        link_target: stat.link_target,
+    }
 }
 
 /// Runs `pack` on a thread of its own and gives what it writes. When it fails the stream
@@ -71,10 +101,15 @@ fn packed(pack: impl FnOnce(Box<dyn Write + Send>) -> Result<()> + Send + 'stati
     let (done, outcome) = tokio::sync::oneshot::channel();
     let bridge = SyncIoBridge::new(writer);
     tokio::task::spawn_blocking(move || {
-        let result = pack(Box::new(std::io::BufWriter::with_capacity(PIPE / 4, bridge)));
+        let result = pack(Box::new(std::io::BufWriter::with_capacity(
+            PIPE / 4,
+            bridge,
+        )));
         let _ = done.send(result);
     });
-    Box::pin(reader.chain(End { outcome: Some(outcome) }))
+    Box::pin(reader.chain(End {
+        outcome: Some(outcome),
+    }))
 }
 
 /// Reads as nothing, or as the error that the packing ended with.
@@ -88,10 +123,14 @@ impl tokio::io::AsyncRead for End {
         context: &mut std::task::Context<'_>,
         _: &mut tokio::io::ReadBuf<'_>,
     ) -> std::task::Poll<std::io::Result<()>> {
-        let Some(outcome) = self.outcome.as_mut() else { return std::task::Poll::Ready(Ok(())) };
+        let Some(outcome) = self.outcome.as_mut() else {
+            return std::task::Poll::Ready(Ok(()));
+        };
         let outcome = std::task::ready!(std::pin::Pin::new(outcome).poll(context));
         self.outcome = None;
-        let result = outcome.during(|| "packing an archive").and_then(|result| result);
+        let result = outcome
+            .during(|| "packing an archive")
+            .and_then(|result| result);
         std::task::Poll::Ready(result.map_err(std::io::Error::other))
     }
 }

@@ -32,9 +32,10 @@ pub(super) fn write(path: &Path, content: &[u8]) -> Result<()> {
 /// Removes a file that need not exist.
 pub(super) fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::wrap(format_args!("removing {}", path.display()), error))
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::wrap(
+            format_args!("removing {}", path.display()),
+            error,
+        )),
         _ => Ok(()),
     }
 }
@@ -48,15 +49,25 @@ impl LocalAgent {
             _ => &plan.id,
         };
         let paths = self.paths(owner);
-        let generated = Generated { hosts: paths.hosts, hostname: paths.hostname, resolv_conf: paths.resolv_conf };
+        let generated = Generated {
+            hosts: paths.hosts,
+            hostname: paths.hostname,
+            resolv_conf: paths.resolv_conf,
+        };
         if *owner != plan.id {
             return Ok(generated);
         }
         let host_network = matches!(plan.network, SandboxPlan::Host);
-        write(&generated.hostname, format!("{}\n", plan.hostname).as_bytes())?;
+        write(
+            &generated.hostname,
+            format!("{}\n", plan.hostname).as_bytes(),
+        )?;
         write(&generated.hosts, hosts(plan, host_network).as_bytes())?;
         let theirs = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        write(&generated.resolv_conf, resolv_conf(plan, &theirs, host_network).as_bytes())?;
+        write(
+            &generated.resolv_conf,
+            resolv_conf(plan, &theirs, host_network).as_bytes(),
+        )?;
         Ok(generated)
     }
 }
@@ -96,10 +107,15 @@ fn hosts(plan: &Plan, host_network: bool) -> String {
 /// host's loopback cannot be reached from a container with a network of its own.
 fn resolv_conf(plan: &Plan, theirs: &str, host_network: bool) -> String {
     let given = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
-    let (mut servers, mut search, mut options) = (given(&plan.host.dns), given(&plan.host.dns_search), given(&plan.host.dns_options));
+    let (mut servers, mut search, mut options) = (
+        given(&plan.host.dns),
+        given(&plan.host.dns_search),
+        given(&plan.host.dns_options),
+    );
     let rest = |line: &str, word: &str| -> Option<Vec<String>> {
         let rest = line.strip_prefix(word)?;
-        rest.starts_with([' ', '\t']).then(|| rest.split_whitespace().map(str::to_owned).collect())
+        rest.starts_with([' ', '\t'])
+            .then(|| rest.split_whitespace().map(str::to_owned).collect())
     };
     let lines = || theirs.lines().map(str::trim);
     if servers.is_empty() {
@@ -107,16 +123,26 @@ fn resolv_conf(plan: &Plan, theirs: &str, host_network: bool) -> String {
             let address = server.split('%').next().unwrap_or(server);
             host_network || address.parse::<IpAddr>().is_ok_and(|ip| !ip.is_loopback())
         };
-        servers = lines().filter_map(|line| rest(line, "nameserver")).flatten().filter(reachable).collect();
+        servers = lines()
+            .filter_map(|line| rest(line, "nameserver"))
+            .flatten()
+            .filter(reachable)
+            .collect();
         if servers.is_empty() && !host_network {
             servers = FALLBACK_SERVERS.map(str::to_owned).to_vec();
         }
     }
     if search.is_empty() {
-        search = lines().filter_map(|line| rest(line, "search")).next_back().unwrap_or_default();
+        search = lines()
+            .filter_map(|line| rest(line, "search"))
+            .next_back()
+            .unwrap_or_default();
     }
     if options.is_empty() {
-        options = lines().filter_map(|line| rest(line, "options")).flatten().collect();
+        options = lines()
+            .filter_map(|line| rest(line, "options"))
+            .flatten()
+            .collect();
     }
     let mut text = String::new();
     for server in servers {
@@ -157,9 +183,13 @@ mod tests {
 
     #[test]
     fn resolvers() {
-        let theirs = "nameserver 127.0.0.53\nnameserver 10.0.0.2\nsearch a.example\noptions ndots:2\n";
+        let theirs =
+            "nameserver 127.0.0.53\nnameserver 10.0.0.2\nsearch a.example\noptions ndots:2\n";
         let inherited = resolv_conf(&plan(|_| {}), theirs, false);
-        assert_eq!(inherited, "nameserver 10.0.0.2\nsearch a.example\noptions ndots:2\n");
+        assert_eq!(
+            inherited,
+            "nameserver 10.0.0.2\nsearch a.example\noptions ndots:2\n"
+        );
         let none = resolv_conf(&plan(|_| {}), "nameserver ::1\n", false);
         assert_eq!(none, "nameserver 8.8.8.8\nnameserver 8.8.4.4\n");
         let own = plan(|plan| {

@@ -11,20 +11,30 @@ use crate::NodeInfo;
 pub(super) struct Facts(NodeInfo);
 
 fn line(path: &str) -> String {
-    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+    fs::read_to_string(path)
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 fn os_release(field: &str) -> String {
     let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix('='));
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix('='));
     value.unwrap_or_default().trim_matches('"').to_owned()
 }
 
 /// Bytes of a line of /proc/meminfo.
 fn memory(field: &str) -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    value.and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    value
+        .and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok())
+        .unwrap_or(0)
+        * 1024
 }
 
 /// The file system under `path`, by the longest mount point above it.
@@ -32,7 +42,9 @@ fn filesystem(path: &Path) -> String {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut best = (0, String::new());
     for line in text.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let Some((left, right)) = line.split_once(" - ") else {
+            continue;
+        };
         let target = left.split(' ').nth(4).unwrap_or_default();
         let kind = right.split(' ').next().unwrap_or_default();
         if path.starts_with(target) && target.len() >= best.0 {
@@ -47,7 +59,8 @@ impl Facts {
         let settings = runtime.settings();
         let name = rustix::system::uname();
         let text = |bytes: &std::ffi::CStr| bytes.to_string_lossy().into_owned();
-        let seccomp = fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("Seccomp:"));
+        let seccomp =
+            fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("Seccomp:"));
         Self(NodeInfo {
             hostname: text(name.nodename()),
             kernel_version: text(name.release()),
@@ -56,9 +69,17 @@ impl Facts {
             architecture: text(name.machine()),
             cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             memory: memory("MemTotal"),
-            cgroup_version: if runtime.cgroups().version() == 2 { 2 } else { 1 },
+            cgroup_version: if runtime.cgroups().version() == 2 {
+                2
+            } else {
+                1
+            },
             cgroup_driver: "cgroupfs".into(),
-            runtimes: settings.runtimes.iter().map(|(name, path)| (name.clone(), path.display().to_string())).collect(),
+            runtimes: settings
+                .runtimes
+                .iter()
+                .map(|(name, path)| (name.clone(), path.display().to_string()))
+                .collect(),
             default_runtime: settings.default_runtime.clone(),
             runtime_version: String::new(),
             backing_filesystem: filesystem(data_dir),
@@ -67,7 +88,12 @@ impl Facts {
             ipv4_forwarding: false,
             seccomp,
             cgroupns: Path::new("/proc/self/ns/cgroup").exists(),
-            init_binary: settings.init.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            init_binary: settings
+                .init
+                .as_deref()
+                .and_then(Path::file_name)
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default(),
             warnings: Vec::new(),
             open_files: 0,
         })
@@ -82,7 +108,8 @@ impl Facts {
             info.warnings.push("WARNING: No swap limit support".into());
         }
         if !info.ipv4_forwarding {
-            info.warnings.push("WARNING: IPv4 forwarding is disabled".into());
+            info.warnings
+                .push("WARNING: IPv4 forwarding is disabled".into());
         }
         info
     }

@@ -13,8 +13,20 @@ const QUEUE: usize = 4;
 
 impl LocalAgent {
     pub(super) async fn read_logs(&self, id: &ContainerId, query: LogQuery) -> Result<LogStream> {
-        let LogQuery { follow, tail, since, until, stdout, stderr } = query;
-        let wanted = runtime::logs::LogQuery { since, until, tail, follow };
+        let LogQuery {
+            follow,
+            tail,
+            since,
+            until,
+            stdout,
+            stderr,
+        } = query;
+        let wanted = runtime::logs::LogQuery {
+            since,
+            until,
+            tail,
+            follow,
+        };
         let mut batches = self.runtime.logs(id, self.paths(id).log, wanted);
         let (sender, entries) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
@@ -35,7 +47,10 @@ impl LocalAgent {
                 }
             }
         });
-        Ok(LogStream { tty: false, entries })
+        Ok(LogStream {
+            tty: false,
+            entries,
+        })
     }
 }
 
@@ -43,22 +58,40 @@ impl LocalAgent {
 pub(super) fn attributes(plan: &Plan) -> BTreeMap<String, String> {
     let options = &plan.host.log_config.config;
     let names = |option: &str| -> Vec<&str> {
-        options.get(option).map(|text| text.split(',').filter(|name| !name.is_empty()).collect()).unwrap_or_default()
+        options
+            .get(option)
+            .map(|text| text.split(',').filter(|name| !name.is_empty()).collect())
+            .unwrap_or_default()
     };
     let mut attributes = BTreeMap::new();
     for name in names("labels") {
-        if let Some(value) = plan.config.labels.as_ref().and_then(|labels| labels.get(name)) {
+        if let Some(value) = plan
+            .config
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(name))
+        {
             attributes.insert(name.to_owned(), value.clone());
         }
     }
     for name in names("env") {
-        let value = plan.config.env.iter().flatten().find_map(|variable| variable.strip_prefix(name)?.strip_prefix('='));
+        let value = plan
+            .config
+            .env
+            .iter()
+            .flatten()
+            .find_map(|variable| variable.strip_prefix(name)?.strip_prefix('='));
         if let Some(value) = value {
             attributes.insert(name.to_owned(), value.to_owned());
         }
     }
     if let Some(tag) = options.get("tag").filter(|tag| !tag.is_empty()) {
-        attributes.insert("tag".into(), tag.replace("{{.ID}}", plan.id.short()).replace("{{.Name}}", &plan.name).replace("{{.FullID}}", plan.id.as_str()));
+        attributes.insert(
+            "tag".into(),
+            tag.replace("{{.ID}}", plan.id.short())
+                .replace("{{.Name}}", &plan.name)
+                .replace("{{.FullID}}", plan.id.as_str()),
+        );
     }
     attributes
 }

@@ -39,8 +39,8 @@ use types::{
 };
 
 use crate::{
-    AgentEvent, AttachTo, Attached, CommittedLayer, ExecPlan, LogQuery, LogStream, NodeAgent, NodeInfo, Observed,
-    PathStat, Plan, Reader, RootChange, StartError, Started, plan::Paths,
+    AgentEvent, AttachTo, Attached, CommittedLayer, ExecPlan, LogQuery, LogStream, NodeAgent,
+    NodeInfo, Observed, PathStat, Plan, Reader, RootChange, StartError, Started, plan::Paths,
 };
 
 /// What a [`LocalAgent`] works with.
@@ -92,8 +92,19 @@ impl std::ops::Deref for LocalAgent {
 impl LocalAgent {
     /// Makes the directories it works in.
     pub fn open(settings: Settings) -> Result<Self> {
-        let Settings { data_dir, run_dir, runtime, networks, layers } = settings;
-        for dir in [data_dir.join("containers"), data_dir.join("volumes"), run_dir.join("plans"), run_dir.join("shm")] {
+        let Settings {
+            data_dir,
+            run_dir,
+            runtime,
+            networks,
+            layers,
+        } = settings;
+        for dir in [
+            data_dir.join("containers"),
+            data_dir.join("volumes"),
+            run_dir.join("plans"),
+            run_dir.join("shm"),
+        ] {
             std::fs::create_dir_all(&dir).during(|| format!("creating {}", dir.display()))?;
         }
         let (events, receiver) = mpsc::unbounded_channel();
@@ -137,7 +148,10 @@ impl LocalAgent {
     }
     /// The first process of a running container.
     fn pid(&self, id: &ContainerId) -> Option<i32> {
-        self.lives().get(id).map(|live| live.pid).filter(|pid| *pid > 0)
+        self.lives()
+            .get(id)
+            .map(|live| live.pid)
+            .filter(|pid| *pid > 0)
     }
 
     /// Tells of the end of a container's first process, once it has come.
@@ -145,10 +159,18 @@ impl LocalAgent {
         let agent = self.clone();
         tokio::spawn(async move {
             let exit = match agent.runtime.wait(&id).await {
-                Ok(exit) => crate::Exit { code: exit.code, oom_killed: exit.oom, at: at(exit.finished_at) },
+                Ok(exit) => crate::Exit {
+                    code: exit.code,
+                    oom_killed: exit.oom,
+                    at: at(exit.finished_at),
+                },
                 Err(error) => {
                     tracing::error!(%id, %error, "waiting for a container's end failed; it counts as ended");
-                    crate::Exit { code: 255, oom_killed: false, at: types::Time::now() }
+                    crate::Exit {
+                        code: 255,
+                        oom_killed: false,
+                        at: types::Time::now(),
+                    }
                 }
             };
             let _ = agent.events.send(AgentEvent::Exited { id, exit });
@@ -157,12 +179,20 @@ impl LocalAgent {
 }
 
 fn at(time: types::Time) -> types::Time {
-    if time.is_zero() { types::Time::now() } else { time }
+    if time.is_zero() {
+        types::Time::now()
+    } else {
+        time
+    }
 }
 
 /// Runs blocking work off the async threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.during(|| "running blocking work")?
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .during(|| "running blocking work")?
 }
 
 #[async_trait::async_trait]
@@ -189,12 +219,18 @@ impl NodeAgent for LocalAgent {
     }
     async fn signal(&self, id: &ContainerId, signal: i32) -> Result<()> {
         match self.runtime.kill(id, signal, false).await {
-            Err(runtime::Error::NotRunning(_)) => Err(types::Error::not_found(format!("container {id} has no process"))),
+            Err(runtime::Error::NotRunning(_)) => Err(types::Error::not_found(format!(
+                "container {id} has no process"
+            ))),
             other => Ok(other?),
         }
     }
     async fn set_paused(&self, id: &ContainerId, paused: bool) -> Result<()> {
-        Ok(if paused { self.runtime.pause(id).await? } else { self.runtime.unpause(id).await? })
+        Ok(if paused {
+            self.runtime.pause(id).await?
+        } else {
+            self.runtime.unpause(id).await?
+        })
     }
     async fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
         Ok(self.runtime.update(id, resources).await?)
@@ -208,15 +244,31 @@ impl NodeAgent for LocalAgent {
     async fn logs(&self, id: &ContainerId, query: LogQuery) -> Result<LogStream> {
         self.read_logs(id, query).await
     }
-    async fn top(&self, id: &ContainerId, arguments: &str) -> Result<(Vec<String>, Vec<Vec<String>>)> {
+    async fn top(
+        &self,
+        id: &ContainerId,
+        arguments: &str,
+    ) -> Result<(Vec<String>, Vec<Vec<String>>)> {
         self.ps(id, arguments).await
     }
     async fn stats(&self, id: &ContainerId) -> Result<(Stats, Vec<InterfaceStats>)> {
         let stats = self.runtime.stats(id).await?;
         // A container without a network of its own has nothing to count.
-        let own = self.live(id).is_some_and(|plan| matches!(plan.network, crate::SandboxPlan::Own { .. }));
-        let networks = if own { self.runtime.interface_stats(id).await.unwrap_or_default() } else { Vec::new() };
-        Ok((stats, networks.into_iter().filter(|one| one.name != "lo").collect()))
+        let own = self
+            .live(id)
+            .is_some_and(|plan| matches!(plan.network, crate::SandboxPlan::Own { .. }));
+        let networks = if own {
+            self.runtime.interface_stats(id).await.unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        Ok((
+            stats,
+            networks
+                .into_iter()
+                .filter(|one| one.name != "lo")
+                .collect(),
+        ))
     }
     async fn exec(
         &self,
@@ -230,7 +282,13 @@ impl NodeAgent for LocalAgent {
     async fn exec_exit(&self, id: &ContainerId, exec: &ExecId) -> Result<Option<crate::Exit>> {
         self.exec_ended(id, exec).await
     }
-    async fn exec_resize(&self, id: &ContainerId, exec: &ExecId, height: u16, width: u16) -> Result<()> {
+    async fn exec_resize(
+        &self,
+        id: &ContainerId,
+        exec: &ExecId,
+        height: u16,
+        width: u16,
+    ) -> Result<()> {
         Ok(self.runtime.exec_resize(id, exec, width, height).await?)
     }
     async fn exec_kill(&self, id: &ContainerId, exec: &ExecId) -> Result<()> {
@@ -243,7 +301,13 @@ impl NodeAgent for LocalAgent {
     async fn changes(&self, id: &ContainerId, lower: &[types::Digest]) -> Result<Vec<RootChange>> {
         let (layers, lower, upper) = (self.layers.clone(), lower.to_vec(), self.paths(id).upper);
         let changes = blocking(move || layers.changes(&lower, &upper)).await?;
-        Ok(changes.into_iter().map(|change| RootChange { path: change.path, kind: change.kind as u8 }).collect())
+        Ok(changes
+            .into_iter()
+            .map(|change| RootChange {
+                path: change.path,
+                kind: change.kind as u8,
+            })
+            .collect())
     }
     async fn export(&self, plan: &Plan) -> Result<Reader> {
         self.export_root(plan).await
@@ -262,17 +326,27 @@ impl NodeAgent for LocalAgent {
         no_overwrite_dir_non_dir: bool,
         copy_owner: bool,
     ) -> Result<()> {
-        self.put_archive(plan, path, tar, no_overwrite_dir_non_dir, copy_owner).await
+        self.put_archive(plan, path, tar, no_overwrite_dir_non_dir, copy_owner)
+            .await
     }
     async fn commit_layer(&self, id: &ContainerId) -> Result<CommittedLayer> {
         let (layers, upper) = (self.layers.clone(), self.paths(id).upper);
         let made = blocking(move || layers.commit_layer(&upper)).await?;
-        let layer = CommittedLayer { diff_id: made.meta.diff_id.clone(), size: made.meta.size };
-        self.committed.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.diff_id.clone(), made.guard);
+        let layer = CommittedLayer {
+            diff_id: made.meta.diff_id.clone(),
+            size: made.meta.size,
+        };
+        self.committed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(layer.diff_id.clone(), made.guard);
         Ok(layer)
     }
     async fn layer_release(&self, diff_id: &types::Digest) -> Result<()> {
-        self.committed.lock().unwrap_or_else(PoisonError::into_inner).remove(diff_id);
+        self.committed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(diff_id);
         Ok(())
     }
     async fn volume_create(&self, name: &VolumeName) -> Result<PathBuf> {
@@ -305,7 +379,10 @@ impl NodeAgent for LocalAgent {
     async fn tear_down(&self) -> Result<()> {
         self.networks.tear_down().await?;
         self.networks.settled().await;
-        let group = self.runtime.cgroups().group(&self.runtime.settings().cgroup_parent);
+        let group = self
+            .runtime
+            .cgroups()
+            .group(&self.runtime.settings().cgroup_parent);
         blocking(move || group.destroy().map_err(types::Error::from)).await
     }
     fn paths(&self, id: &ContainerId) -> Paths {
@@ -325,16 +402,20 @@ impl NodeAgent for LocalAgent {
         self.volume_dir(name).join("_data")
     }
     fn events(&self) -> Option<mpsc::UnboundedReceiver<AgentEvent>> {
-        self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.receiver
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 }
 
 /// Removes a directory with all it holds; it need not exist.
 fn remove_tree(dir: &Path) -> Result<()> {
     match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(types::Error::wrap(format_args!("removing {}", dir.display()), error))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(types::Error::wrap(
+            format_args!("removing {}", dir.display()),
+            error,
+        )),
         _ => Ok(()),
     }
 }

@@ -22,7 +22,11 @@ use crate::{NodeAgent as _, plan::Plan};
 
 impl LocalAgent {
     /// Calls `work` with the root directory of a container, its volumes in place. Blocking.
-    pub(super) fn with_root<T: Send>(&self, plan: &Plan, work: impl FnOnce(BorrowedFd<'_>) -> Result<T> + Send) -> Result<T> {
+    pub(super) fn with_root<T: Send>(
+        &self,
+        plan: &Plan,
+        work: impl FnOnce(BorrowedFd<'_>) -> Result<T> + Send,
+    ) -> Result<T> {
         if let Some(pid) = self.pid(&plan.id)
             && let Ok(root) = File::open(format!("/proc/{pid}/root"))
         {
@@ -32,7 +36,11 @@ impl LocalAgent {
     }
 
     /// The same with the image's files alone. Blocking.
-    pub(super) fn with_image_root<T: Send>(&self, plan: &Plan, work: impl FnOnce(BorrowedFd<'_>) -> Result<T> + Send) -> Result<T> {
+    pub(super) fn with_image_root<T: Send>(
+        &self,
+        plan: &Plan,
+        work: impl FnOnce(BorrowedFd<'_>) -> Result<T> + Send,
+    ) -> Result<T> {
         self.in_private_mounts(plan, false, work)
     }
 
@@ -53,7 +61,12 @@ impl LocalAgent {
                 })
                 .join()
         });
-        joined.unwrap_or_else(|_| Err(Error::system(format!("working on the files of container {}", plan.id))))
+        joined.unwrap_or_else(|_| {
+            Err(Error::system(format!(
+                "working on the files of container {}",
+                plan.id
+            )))
+        })
     }
 
     /// Mounts a container's tree in the calling thread's own mount namespace.
@@ -89,8 +102,14 @@ fn open_root(path: &Path) -> Result<OwnedFd> {
 fn bind(source: &Path, root: BorrowedFd<'_>, target: &str) -> Result<()> {
     let operation = || format!("mounting {} at {target}", source.display());
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let Ok(target_fd) = rustix::fs::openat2(root, target, flags, Mode::empty(), ResolveFlags::IN_ROOT) else { return Ok(()) };
-    let tree = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let Ok(target_fd) =
+        rustix::fs::openat2(root, target, flags, Mode::empty(), ResolveFlags::IN_ROOT)
+    else {
+        return Ok(());
+    };
+    let tree = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
     let tree = rustix::mount::open_tree(rustix::fs::CWD, source, tree).during(operation)?;
     let both = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     rustix::mount::move_mount(&tree, "", &target_fd, "", both).during(operation)

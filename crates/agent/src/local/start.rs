@@ -13,10 +13,7 @@ use runtime::{
 };
 use serde::{Deserialize, Serialize};
 use types::{
-    ContainerId, Error, Result,
-    container::PortBinding,
-    error::ResultExt as _,
-    port::Port,
+    ContainerId, Error, Result, container::PortBinding, error::ResultExt as _, port::Port,
 };
 
 use super::{Live, LocalAgent, blocking, files};
@@ -50,14 +47,19 @@ impl LocalAgent {
             }
             // Nobody but root walks into what containers keep.
             let mode = std::os::unix::fs::PermissionsExt::from_mode(0o710);
-            fs::set_permissions(&private, mode).during(|| format!("protecting {}", private.display()))
+            fs::set_permissions(&private, mode)
+                .during(|| format!("protecting {}", private.display()))
         })
         .await?;
         self.fill_volumes(plan).await
     }
 
     /// Starts a container; on failure the caller releases it.
-    pub(super) async fn start_container(&self, plan: &Plan, hold: bool) -> Result<Started, StartError> {
+    pub(super) async fn start_container(
+        &self,
+        plan: &Plan,
+        hold: bool,
+    ) -> Result<Started, StartError> {
         let (rooted, connected) = tokio::join!(self.mount_root(plan), self.connect(plan));
         let published = connected?;
         rooted?;
@@ -68,7 +70,11 @@ impl LocalAgent {
             live.pid = started.pid;
         }
         self.watch(plan.id.clone());
-        Ok(Started { pid: started.pid, ports: port_map(&published), sandbox_key: self.sandbox_key(plan) })
+        Ok(Started {
+            pid: started.pid,
+            ports: port_map(&published),
+            sandbox_key: self.sandbox_key(plan),
+        })
     }
 
     async fn mount_root(&self, plan: &Plan) -> Result<()> {
@@ -97,13 +103,20 @@ impl LocalAgent {
         };
         self.networks.create_sandbox(&plan.id).await?;
         for (number, endpoint) in interfaces(endpoints).into_iter().enumerate() {
-            self.networks.attach(&plan.id, &link(endpoint, number)?).await?;
+            self.networks
+                .attach(&plan.id, &link(endpoint, number)?)
+                .await?;
         }
         if publish.is_empty() {
             return Ok(Vec::new());
         }
-        let wanted = publish.iter().map(|(port, binding)| wanted_port(*port, binding)).collect::<Result<Vec<_>>>()?;
-        self.networks.publish(&target(plan, endpoints), &wanted).await
+        let wanted = publish
+            .iter()
+            .map(|(port, binding)| wanted_port(*port, binding))
+            .collect::<Result<Vec<_>>>()?;
+        self.networks
+            .publish(&target(plan, endpoints), &wanted)
+            .await
     }
 
     async fn launch(&self, plan: &Plan, hold: bool) -> Result<Launch, StartError> {
@@ -116,8 +129,15 @@ impl LocalAgent {
     fn launch_blocking(&self, plan: &Plan, hold: bool) -> Result<Launch, StartError> {
         let paths = self.paths(&plan.id);
         let generated = self.write_files(plan)?;
-        let user = runtime::user::resolve(&paths.merged, &plan.config.user, plan.host.group_add.as_deref().unwrap_or_default())
-            .map_err(|error| StartError { exit_code: 126, error: error.into() })?;
+        let user = runtime::user::resolve(
+            &paths.merged,
+            &plan.config.user,
+            plan.host.group_add.as_deref().unwrap_or_default(),
+        )
+        .map_err(|error| StartError {
+            exit_code: 126,
+            error: error.into(),
+        })?;
         let mounts = self.bundle_mounts(plan)?;
         let tag = plan.hostname.clone();
         let spec = bundle::build(&BundleInput {
@@ -137,7 +157,9 @@ impl LocalAgent {
             resolv_conf: Some(generated.resolv_conf),
             shm: self.shm(plan)?,
             extra_env: &[],
-            cgroup_path: &self.runtime.cgroup_path(&plan.id, &plan.host.resources.cgroup_parent),
+            cgroup_path: &self
+                .runtime
+                .cgroup_path(&plan.id, &plan.host.resources.cgroup_parent),
             cgroups: self.runtime.cgroups(),
             init: self.runtime.settings().init.as_deref(),
         })
@@ -161,7 +183,9 @@ impl LocalAgent {
     fn network_namespace(&self, network: &SandboxPlan, id: &ContainerId) -> Result<Namespace> {
         match network {
             SandboxPlan::Host => Ok(Namespace::Host),
-            SandboxPlan::None | SandboxPlan::Own { .. } => Ok(Namespace::Path(self.networks.sandbox_path(id))),
+            SandboxPlan::None | SandboxPlan::Own { .. } => {
+                Ok(Namespace::Path(self.networks.sandbox_path(id)))
+            }
             SandboxPlan::Container(other) => {
                 let plan = self.live(other).ok_or_else(|| not_running(other))?;
                 self.network_namespace(&plan.network, other)
@@ -172,14 +196,18 @@ impl LocalAgent {
     /// Where `docker inspect` finds the network namespace.
     pub(super) fn sandbox_key(&self, plan: &Plan) -> String {
         match self.network_namespace(&plan.network, &plan.id) {
-            Ok(Namespace::Path(path)) if !matches!(plan.network, SandboxPlan::Container(_)) => path.display().to_string(),
+            Ok(Namespace::Path(path)) if !matches!(plan.network, SandboxPlan::Container(_)) => {
+                path.display().to_string()
+            }
             _ => String::new(),
         }
     }
 
     fn namespace(&self, mode: &NamespaceMode, kind: &str) -> Result<Namespace> {
         Ok(match mode {
-            NamespaceMode::Private | NamespaceMode::Shareable | NamespaceMode::None => Namespace::Private,
+            NamespaceMode::Private | NamespaceMode::Shareable | NamespaceMode::None => {
+                Namespace::Private
+            }
             NamespaceMode::Host => Namespace::Host,
             NamespaceMode::Container(other) => {
                 let pid = self.pid(other).ok_or_else(|| not_running(other))?;
@@ -190,7 +218,10 @@ impl LocalAgent {
 
     /// What is at /dev/shm. A container that shares it keeps it where others can mount it.
     fn shm(&self, plan: &Plan) -> Result<Shm> {
-        let size = u64::try_from(plan.host.shm_size).ok().filter(|size| *size > 0).unwrap_or(64 << 20);
+        let size = u64::try_from(plan.host.shm_size)
+            .ok()
+            .filter(|size| *size > 0)
+            .unwrap_or(64 << 20);
         Ok(match &plan.ipc {
             NamespaceMode::Private => Shm::Private(size),
             NamespaceMode::None => Shm::None,
@@ -201,9 +232,13 @@ impl LocalAgent {
                 Shm::Directory(dir)
             }
             NamespaceMode::Container(other) => {
-                let shared = self.live(other).is_some_and(|plan| plan.ipc == NamespaceMode::Shareable);
+                let shared = self
+                    .live(other)
+                    .is_some_and(|plan| plan.ipc == NamespaceMode::Shareable);
                 if !shared {
-                    return Err(Error::invalid(format!("cannot join IPC of container {other}: it was not started with --ipc shareable")));
+                    return Err(Error::invalid(format!(
+                        "cannot join IPC of container {other}: it was not started with --ipc shareable"
+                    )));
                 }
                 Shm::Directory(self.shm_dir(other))
             }
@@ -211,9 +246,18 @@ impl LocalAgent {
     }
 
     async fn keep_plan(&self, plan: &Plan, ports: &[Published]) -> Result<()> {
-        let kept = StartedPlan { plan: plan.clone(), ports: ports.to_vec() };
+        let kept = StartedPlan {
+            plan: plan.clone(),
+            ports: ports.to_vec(),
+        };
         let file = self.plan_file(&plan.id);
-        self.lives().insert(plan.id.clone(), Live { plan: Arc::new(plan.clone()), pid: 0 });
+        self.lives().insert(
+            plan.id.clone(),
+            Live {
+                plan: Arc::new(plan.clone()),
+                pid: 0,
+            },
+        );
         blocking(move || {
             let text = serde_json::to_vec(&kept).during(|| "encoding a plan")?;
             files::write(&file, &text)
@@ -224,7 +268,12 @@ impl LocalAgent {
     /// Gives back all that only a running container has.
     pub(super) async fn release_container(&self, id: &ContainerId) -> Result<()> {
         self.runtime.delete(id).await?;
-        let (layers, merged, shm, file) = (self.layers.clone(), self.paths(id).merged, self.shm_dir(id), self.plan_file(id));
+        let (layers, merged, shm, file) = (
+            self.layers.clone(),
+            self.paths(id).merged,
+            self.shm_dir(id),
+            self.plan_file(id),
+        );
         let unmount = blocking(move || {
             layers.unmount_rootfs(&merged)?;
             super::mounts::unmount_shm(&shm)?;
@@ -238,7 +287,9 @@ impl LocalAgent {
 }
 
 fn not_running(id: &ContainerId) -> Error {
-    Error::conflict(format!("cannot join a namespace of container {id}: it is not running"))
+    Error::conflict(format!(
+        "cannot join a namespace of container {id}: it is not running"
+    ))
 }
 
 /// docker's exit codes for what went wrong.
@@ -247,7 +298,10 @@ pub(super) fn start_error(error: runtime::Error) -> StartError {
         runtime::Error::Start(start) => start.kind.exit_code(),
         _ => 128,
     };
-    StartError { exit_code, error: error.into() }
+    StartError {
+        exit_code,
+        error: error.into(),
+    }
 }
 
 /// The interface with the way out comes first.
@@ -260,7 +314,11 @@ fn interfaces(endpoints: &[EndpointPlan]) -> Vec<&EndpointPlan> {
 /// An endpoint as the kernel shall have it, the `number`th interface of its sandbox.
 pub(super) fn link(endpoint: &EndpointPlan, number: usize) -> Result<Endpoint> {
     let leads_out = number == 0 && !endpoint.network.internal;
-    let gateways = endpoint.network.subnets.iter().filter_map(|subnet| subnet.gateway);
+    let gateways = endpoint
+        .network
+        .subnets
+        .iter()
+        .filter_map(|subnet| subnet.gateway);
     let reachable = |ip: &std::net::IpAddr| endpoint.addresses.iter().any(|own| own.contains(ip));
     let ifname: LinkName = format!("eth{number}").parse()?;
     Ok(Endpoint {
@@ -268,47 +326,105 @@ pub(super) fn link(endpoint: &EndpointPlan, number: usize) -> Result<Endpoint> {
         ifname,
         addresses: endpoint.addresses.clone(),
         mac: endpoint.mac,
-        gateways: if leads_out { gateways.filter(reachable).collect() } else { Vec::new() },
+        gateways: if leads_out {
+            gateways.filter(reachable).collect()
+        } else {
+            Vec::new()
+        },
         sysctls: Vec::new(),
     })
 }
 
 /// All links of a plan, in the order of their numbers.
 pub(super) fn links(endpoints: &[EndpointPlan]) -> Result<Vec<Endpoint>> {
-    interfaces(endpoints).into_iter().enumerate().map(|(number, endpoint)| link(endpoint, number)).collect()
+    interfaces(endpoints)
+        .into_iter()
+        .enumerate()
+        .map(|(number, endpoint)| link(endpoint, number))
+        .collect()
 }
 
 /// Where a plan's published ports lead.
 pub(super) fn target(plan: &Plan, endpoints: &[EndpointPlan]) -> Target {
     let first = interfaces(endpoints);
-    let addresses = || first.iter().flat_map(|endpoint| &endpoint.addresses).map(ipnet::IpNet::addr);
+    let addresses = || {
+        first
+            .iter()
+            .flat_map(|endpoint| &endpoint.addresses)
+            .map(ipnet::IpNet::addr)
+    };
     Target {
         id: plan.id.clone(),
         name: plan.name.clone(),
-        endpoint_id: first.first().map(|endpoint| endpoint.id.clone()).unwrap_or_default(),
-        v4: addresses().find_map(|ip| if let std::net::IpAddr::V4(ip) = ip { Some(ip) } else { None }),
-        v6: addresses().find_map(|ip| if let std::net::IpAddr::V6(ip) = ip { Some(ip) } else { None }),
+        endpoint_id: first
+            .first()
+            .map(|endpoint| endpoint.id.clone())
+            .unwrap_or_default(),
+        v4: addresses().find_map(|ip| {
+            if let std::net::IpAddr::V4(ip) = ip {
+                Some(ip)
+            } else {
+                None
+            }
+        }),
+        v6: addresses().find_map(|ip| {
+            if let std::net::IpAddr::V6(ip) = ip {
+                Some(ip)
+            } else {
+                None
+            }
+        }),
     }
 }
 
 fn wanted_port(port: Port, binding: &PortBinding) -> Result<Publish> {
-    let bad = || Error::invalid(format!("invalid port specification: {:?}", binding.host_port));
+    let bad = || {
+        Error::invalid(format!(
+            "invalid port specification: {:?}",
+            binding.host_port
+        ))
+    };
     let host_ports = match binding.host_port.split_once('-') {
         _ if binding.host_port.is_empty() => (0, 0),
-        None => binding.host_port.parse().map(|port| (port, port)).map_err(|_| bad())?,
-        Some((first, last)) => (first.parse().map_err(|_| bad())?, last.parse().map_err(|_| bad())?),
+        None => binding
+            .host_port
+            .parse()
+            .map(|port| (port, port))
+            .map_err(|_| bad())?,
+        Some((first, last)) => (
+            first.parse().map_err(|_| bad())?,
+            last.parse().map_err(|_| bad())?,
+        ),
     };
     let host_ip = Some(&binding.host_ip).filter(|text| !text.is_empty());
-    let host_ip = host_ip.map(|text| text.parse().map_err(|_| Error::invalid(format!("invalid IP address: {text}")))).transpose()?;
-    Ok(Publish { protocol: port.protocol, container_port: port.number, host_ip, host_ports })
+    let host_ip = host_ip
+        .map(|text| {
+            text.parse()
+                .map_err(|_| Error::invalid(format!("invalid IP address: {text}")))
+        })
+        .transpose()?;
+    Ok(Publish {
+        protocol: port.protocol,
+        container_port: port.number,
+        host_ip,
+        host_ports,
+    })
 }
 
 /// Published ports in docker's form.
-pub(super) fn port_map(published: &[Published]) -> std::collections::BTreeMap<Port, Vec<PortBinding>> {
+pub(super) fn port_map(
+    published: &[Published],
+) -> std::collections::BTreeMap<Port, Vec<PortBinding>> {
     let mut map = std::collections::BTreeMap::<Port, Vec<PortBinding>>::new();
     for one in published {
-        let port = Port { number: one.container_port, protocol: one.protocol };
-        let binding = PortBinding { host_ip: one.host_ip.to_string(), host_port: one.host_port.to_string() };
+        let port = Port {
+            number: one.container_port,
+            protocol: one.protocol,
+        };
+        let binding = PortBinding {
+            host_ip: one.host_ip.to_string(),
+            host_port: one.host_port.to_string(),
+        };
         map.entry(port).or_default().push(binding);
     }
     map
@@ -329,6 +445,15 @@ fn log_settings(plan: &Plan, path: PathBuf) -> Result<Option<LogSettings>> {
         None | Some("-1") => None,
         Some(text) => Some(types::size::parse(text)?),
     };
-    let max_file = config.config.get("max-file").and_then(|text| text.parse().ok()).unwrap_or(1);
-    Ok(Some(LogSettings { path, max_size, max_file, attrs: super::logs::attributes(plan) }))
+    let max_file = config
+        .config
+        .get("max-file")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1);
+    Ok(Some(LogSettings {
+        path,
+        max_size,
+        max_file,
+        attrs: super::logs::attributes(plan),
+    }))
 }

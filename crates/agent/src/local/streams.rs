@@ -17,12 +17,20 @@ const START_PATIENCE: Duration = Duration::from_secs(15);
 
 impl From<AttachTo> for AttachOptions {
     fn from(to: AttachTo) -> Self {
-        Self { stdin: to.stdin, stdout: to.stdout, stderr: to.stderr }
+        Self {
+            stdin: to.stdin,
+            stdout: to.stdout,
+            stderr: to.stderr,
+        }
     }
 }
 
 impl LocalAgent {
-    pub(super) async fn attach_container(&self, id: &ContainerId, to: AttachTo) -> Result<Attached> {
+    pub(super) async fn attach_container(
+        &self,
+        id: &ContainerId,
+        to: AttachTo,
+    ) -> Result<Attached> {
         let attachment = self.attachment(id, to).await?;
         let tty = self.live(id).is_some_and(|plan| plan.config.tty);
         Ok(pump(attachment, tty, to))
@@ -35,7 +43,9 @@ impl LocalAgent {
         loop {
             match self.runtime.attach(id, to.into()).await {
                 // Mounts and the network come before the process; a few milliseconds.
-                Err(runtime::Error::NotRunning(_)) if to.await_start && begun.elapsed() < START_PATIENCE => {
+                Err(runtime::Error::NotRunning(_))
+                    if to.await_start && begun.elapsed() < START_PATIENCE =>
+                {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
                 other => return Ok(other?),
@@ -46,7 +56,10 @@ impl LocalAgent {
 
 /// Carries both directions until the process ends or the client goes.
 pub(super) fn pump(attachment: Attachment, tty: bool, to: AttachTo) -> Attached {
-    let Attachment { output: mut frames, input } = attachment;
+    let Attachment {
+        output: mut frames,
+        input,
+    } = attachment;
     let (sender, output) = mpsc::channel(QUEUE);
     // The shim takes the end of our writing side for the client's end.
     let open = input.clone();
@@ -83,5 +96,9 @@ pub(super) fn pump(attachment: Attachment, tty: bool, to: AttachTo) -> Attached 
         });
         sender
     });
-    Attached { tty, output, input: stdin }
+    Attached {
+        tty,
+        output,
+        input: stdin,
+    }
 }

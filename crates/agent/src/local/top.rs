@@ -5,7 +5,11 @@ use types::{ContainerId, Error, Result, error::ResultExt as _};
 use super::LocalAgent;
 
 impl LocalAgent {
-    pub(super) async fn ps(&self, id: &ContainerId, arguments: &str) -> Result<(Vec<String>, Vec<Vec<String>>)> {
+    pub(super) async fn ps(
+        &self,
+        id: &ContainerId,
+        arguments: &str,
+    ) -> Result<(Vec<String>, Vec<Vec<String>>)> {
         let pids = self.runtime.pids(id).await?;
         let words: Vec<&str> = arguments.split_whitespace().collect();
         let output = tokio::process::Command::new("ps")
@@ -25,8 +29,16 @@ impl LocalAgent {
 /// The titles, and the rows whose PID column is among `pids`.
 fn rows(text: &str, pids: &[i32]) -> Result<(Vec<String>, Vec<Vec<String>>)> {
     let mut lines = text.lines();
-    let titles: Vec<String> = lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
-    let column = titles.iter().position(|title| title == "PID").ok_or_else(|| Error::invalid("Couldn't find PID field in ps output"))?;
+    let titles: Vec<String> = lines
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
+    let column = titles
+        .iter()
+        .position(|title| title == "PID")
+        .ok_or_else(|| Error::invalid("Couldn't find PID field in ps output"))?;
     let mut found = Vec::new();
     for line in lines {
         let mut fields: Vec<String> = Vec::new();

@@ -18,7 +18,8 @@ impl LocalAgent {
     pub(super) async fn make_volume(&self, name: &VolumeName) -> Result<PathBuf> {
         let path = self.volume_path(name);
         blocking(move || {
-            fs::create_dir_all(&path).during(|| format!("creating volume directory {}", path.display()))?;
+            fs::create_dir_all(&path)
+                .during(|| format!("creating volume directory {}", path.display()))?;
             Ok(path)
         })
         .await
@@ -48,7 +49,9 @@ impl LocalAgent {
             .iter()
             .filter(wants)
             .filter_map(|mount| match &mount.source {
-                MountSource::Volume { name, .. } => Some((self.volume_path(name), mount.target.clone())),
+                MountSource::Volume { name, .. } => {
+                    Some((self.volume_path(name), mount.target.clone()))
+                }
                 _ => None,
             })
             .collect();
@@ -58,11 +61,18 @@ impl LocalAgent {
         let agent = self.clone();
         let plan = plan.clone();
         blocking(move || {
-            let empty: Vec<_> = mounts.into_iter().filter(|(path, _)| is_empty(path)).collect();
+            let empty: Vec<_> = mounts
+                .into_iter()
+                .filter(|(path, _)| is_empty(path))
+                .collect();
             if empty.is_empty() {
                 return Ok(());
             }
-            agent.with_image_root(&plan, move |root| empty.iter().try_for_each(|(volume, target)| fill(root, target, volume)))
+            agent.with_image_root(&plan, move |root| {
+                empty
+                    .iter()
+                    .try_for_each(|(volume, target)| fill(root, target, volume))
+            })
         })
         .await
     }
@@ -85,13 +95,21 @@ fn fill(root: std::os::fd::BorrowedFd<'_>, target: &str, volume: &Path) -> Resul
     if stat.mode & GO_DIR == 0 {
         return Ok(());
     }
-    let into = fs::File::open(volume).during(|| format!("opening volume directory {}", volume.display()))?;
+    let into = fs::File::open(volume)
+        .during(|| format!("opening volume directory {}", volume.display()))?;
     let (reader, writer) = std::io::pipe().during(|| "making a pipe")?;
     std::thread::scope(|scope| {
         let from = format!("{}/.", target.trim_end_matches('/'));
         let packing = scope.spawn(move || image::archive::get(root, &from, writer));
-        let unpacked = image::archive::put(into.as_fd(), "/", reader, image::archive::PutOptions::default());
-        let packed = packing.join().unwrap_or_else(|_| Err(types::Error::system("packing a volume's first content")));
+        let unpacked = image::archive::put(
+            into.as_fd(),
+            "/",
+            reader,
+            image::archive::PutOptions::default(),
+        );
+        let packed = packing
+            .join()
+            .unwrap_or_else(|_| Err(types::Error::system("packing a volume's first content")));
         packed.and(unpacked)
     })
 }
@@ -103,9 +121,13 @@ pub(super) fn size(dir: &Path) -> Result<u64> {
     let mut open = vec![dir.to_owned()];
     while let Some(dir) = open.pop() {
         // Files come and go while they are counted.
-        let Ok(entries) = fs::read_dir(&dir) else { continue };
+        let Ok(entries) = fs::read_dir(&dir) else {
+            continue;
+        };
         for entry in entries.flatten() {
-            let Ok(meta) = entry.path().symlink_metadata() else { continue };
+            let Ok(meta) = entry.path().symlink_metadata() else {
+                continue;
+            };
             if meta.is_dir() {
                 open.push(entry.path());
             } else if meta.nlink() < 2 || seen.insert((meta.dev(), meta.ino())) {

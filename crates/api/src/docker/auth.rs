@@ -29,6 +29,12 @@ struct AuthAnswer {
 pub(super) async fn check(mut call: Call) -> Result<Response> {
     let config: AuthConfig = call.json().await?;
     let credentials = Credentials::basic(&config.username, &config.password);
-    let (status, identity_token) = call.state.registry_login(&credentials, &config.serveraddress).await?;
-    call::json(&AuthAnswer { status, identity_token })
+    let (status, identity_token) = call
+        .state
+        .registry_login(&credentials, &config.serveraddress)
+        .await?;
+    call::json(&AuthAnswer {
+        status,
+        identity_token,
+    })
 }

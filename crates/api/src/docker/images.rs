@@ -264,13 +264,16 @@ async fn import(mut call: Call) -> Result<Response> {
 
 /// Who the client says it is; docker ignores a header that makes no sense.
 fn credentials(call: &Call) -> Credentials {
-    call.header("x-registry-auth").and_then(|text| Credentials::from_header(text).ok()).unwrap_or_default()
+    call.header("x-registry-auth")
+        .and_then(|text| Credentials::from_header(text).ok())
+        .unwrap_or_default()
 }
 
 /// Passes a transfer's progress on; a client that reads slowly misses counters, no words.
 fn transfer_report(sender: mpsc::UnboundedSender<Result<JsonMessage>>) -> Report {
     Arc::new(move |progress: Progress| {
-        let message = JsonMessage::transfer(progress.id, progress.status, progress.bytes, progress.aux);
+        let message =
+            JsonMessage::transfer(progress.id, progress.status, progress.bytes, progress.aux);
         let _ = sender.send(Ok(message));
     })
 }
@@ -290,7 +293,16 @@ async fn pull(call: Call) -> Result<Response> {
     let (sender, receiver) = mpsc::unbounded_channel();
     let task = tokio::spawn(async move {
         let report = transfer_report(sender.clone());
-        let done = engine.image_pull(&scope, &reference, all_tags, platform.as_deref(), credentials, report).await;
+        let done = engine
+            .image_pull(
+                &scope,
+                &reference,
+                all_tags,
+                platform.as_deref(),
+                credentials,
+                report,
+            )
+            .await;
         if let Err(error) = done {
             let _ = sender.send(Err(error));
         }
@@ -310,7 +322,10 @@ pub(super) async fn push(call: Call) -> Result<Response> {
     let (sender, receiver) = mpsc::unbounded_channel();
     let task = tokio::spawn(async move {
         let report = transfer_report(sender.clone());
-        if let Err(error) = engine.image_push(&scope, &reference, all_tags, credentials, report).await {
+        if let Err(error) = engine
+            .image_push(&scope, &reference, all_tags, credentials, report)
+            .await
+        {
             let _ = sender.send(Err(error));
         }
     });
@@ -320,6 +335,9 @@ pub(super) async fn push(call: Call) -> Result<Response> {
 /// `GET /distribution/{name}/json`
 pub(super) async fn distribution(call: Call) -> Result<Response> {
     let reference: Reference = call.name.parse()?;
-    let inspection = call.state.distribution_inspect(&reference, &credentials(&call)).await?;
+    let inspection = call
+        .state
+        .distribution_inspect(&reference, &credentials(&call))
+        .await?;
     call::json(&inspection)
 }

@@ -43,7 +43,11 @@ pub(super) async fn respond_to_task(
     mut messages: mpsc::Receiver<Result<JsonMessage>>,
     task: JoinHandle<()>,
 ) -> Result<Response> {
-    respond_to_messages(stream::poll_fn(move |context| messages.poll_recv(context)), task).await
+    respond_to_messages(
+        stream::poll_fn(move |context| messages.poll_recv(context)),
+        task,
+    )
+    .await
 }
 
 /// The same for a task whose messages must never make it wait.
@@ -51,7 +55,11 @@ pub(super) async fn respond_to_transfer(
     mut messages: mpsc::UnboundedReceiver<Result<JsonMessage>>,
     task: JoinHandle<()>,
 ) -> Result<Response> {
-    respond_to_messages(stream::poll_fn(move |context| messages.poll_recv(context)), task).await
+    respond_to_messages(
+        stream::poll_fn(move |context| messages.poll_recv(context)),
+        task,
+    )
+    .await
 }
 
 async fn respond_to_messages(

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use engine::{
     ImageView,
     record::{ContainerRecord, MountRecord, VolumeRecord},
-    view::{ContainerView, Files, ImageUsage, NetworkMember, NetworkView, SubnetView, VolumeUsage, VolumeView},
+    view::{
+        ContainerView, Files, ImageUsage, NetworkMember, NetworkView, SubnetView, VolumeUsage,
+        VolumeView,
+    },
 };
 use image::{HistoryRow, Image, ImageConfig, LayerRef};
 use serde::Serialize;
@@ -31,9 +34,17 @@ impl Schema {
     #[track_caller]
     fn check(&self, call: &str, answer: &impl Serialize) {
         let schema = &self.0["responses"][call];
-        assert!(schema.is_object(), "the specification has no answer to {call}");
+        assert!(
+            schema.is_object(),
+            "the specification has no answer to {call}"
+        );
         let mut faults = Vec::new();
-        self.walk(call, schema, &serde_json::to_value(answer).unwrap(), &mut faults);
+        self.walk(
+            call,
+            schema,
+            &serde_json::to_value(answer).unwrap(),
+            &mut faults,
+        );
         assert!(faults.is_empty(), "{}", faults.join("\n"));
     }
 
@@ -43,7 +54,11 @@ impl Schema {
             return self.walk(at, &self.0["definitions"][name], value, faults);
         }
         let (properties, required) = self.members(schema);
-        let kind = schema["type"].as_str().unwrap_or(if properties.is_empty() { "any" } else { "object" });
+        let kind = schema["type"].as_str().unwrap_or(if properties.is_empty() {
+            "any"
+        } else {
+            "object"
+        });
         let fits = match kind {
             "string" => value.is_string(),
             "integer" => value.is_i64() || value.is_u64(),
@@ -54,7 +69,8 @@ impl Schema {
             "object" => value.is_object() || value.is_null(),
             _ => true,
         };
-        let nullable = schema["x-nullable"] == json!(true) || NULL_UNDOCUMENTED.iter().any(|name| at.ends_with(name));
+        let nullable = schema["x-nullable"] == json!(true)
+            || NULL_UNDOCUMENTED.iter().any(|name| at.ends_with(name));
         if !fits && !(value.is_null() && nullable) {
             faults.push(format!("{at}: want {kind}, found {value}"));
         }
@@ -67,15 +83,22 @@ impl Schema {
         for (index, item) in value.as_array().into_iter().flatten().enumerate() {
             self.walk(&format!("{at}[{index}]"), &schema["items"], item, faults);
         }
-        let Some(object) = value.as_object() else { return };
+        let Some(object) = value.as_object() else {
+            return;
+        };
         for name in required.iter().filter(|name| !object.contains_key(**name)) {
             faults.push(format!("{at}.{name}: missing"));
         }
         for (name, member) in object {
             let inner = format!("{at}.{name}");
-            match (properties.get(name.as_str()), &schema["additionalProperties"]) {
+            match (
+                properties.get(name.as_str()),
+                &schema["additionalProperties"],
+            ) {
                 (Some(schema), _) => self.walk(&inner, schema, member, faults),
-                (None, Value::Object(other)) => self.walk(&inner, &Value::Object(other.clone()), member, faults),
+                (None, Value::Object(other)) => {
+                    self.walk(&inner, &Value::Object(other.clone()), member, faults)
+                }
                 (None, _) if !properties.is_empty() && !UNDOCUMENTED.contains(&name.as_str()) => {
                     faults.push(format!("{inner}: not in the specification"));
                 }
@@ -86,9 +109,18 @@ impl Schema {
 
     /// Properties and required names, those of `allOf` included.
     fn members<'s>(&'s self, schema: &'s Value) -> (BTreeMap<&'s str, &'s Value>, Vec<&'s str>) {
-        let mut properties: BTreeMap<&str, &Value> =
-            schema["properties"].as_object().into_iter().flatten().map(|(name, schema)| (name.as_str(), schema)).collect();
-        let mut required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let mut properties: BTreeMap<&str, &Value> = schema["properties"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(name, schema)| (name.as_str(), schema))
+            .collect();
+        let mut required: Vec<&str> = schema["required"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         for part in schema["allOf"].as_array().into_iter().flatten() {
             let part = match part["$ref"].as_str() {
                 Some(target) => &self.0["definitions"][target.rsplit('/').next().unwrap()],
@@ -103,12 +135,24 @@ impl Schema {
 }
 
 /// What docker sends and its specification forgets.
-const UNDOCUMENTED: [&str; 7] = ["Cgroup", "Isolation", "num_procs", "storage_stats", "name", "id", "status"];
+const UNDOCUMENTED: [&str; 7] = [
+    "Cgroup",
+    "Isolation",
+    "num_procs",
+    "storage_stats",
+    "name",
+    "id",
+    "status",
+];
 /// What docker sends as null and its specification does not say so.
 const NULL_UNDOCUMENTED: [&str; 2] = [".MemorySwappiness", ".OomKillDisable"];
 
 fn container() -> ContainerView {
-    let endpoint = EndpointSettings { ip_address: "172.17.0.2".into(), ip_prefix_len: 16, ..EndpointSettings::default() };
+    let endpoint = EndpointSettings {
+        ip_address: "172.17.0.2".into(),
+        ip_prefix_len: 16,
+        ..EndpointSettings::default()
+    };
     let mount = MountRecord {
         kind: "volume".into(),
         volume: Some("data".parse().unwrap()),
@@ -140,17 +184,29 @@ fn container() -> ContainerView {
             labels: Some(BTreeMap::from([("a".into(), "b".into())])),
             ..Config::default()
         },
-        host: HostConfig { network_mode: "bridge".into(), ..HostConfig::default() },
+        host: HostConfig {
+            network_mode: "bridge".into(),
+            ..HostConfig::default()
+        },
         endpoints: BTreeMap::new(),
         mounts: vec![mount],
         desired: Desired::Running,
     };
-    let probe = Probe { start: Time::from_unix(1, 0), end: Time::from_unix(2, 0), exit_code: 0, output: "ok".into() };
+    let probe = Probe {
+        start: Time::from_unix(1, 0),
+        end: Time::from_unix(2, 0),
+        exit_code: 0,
+        output: "ok".into(),
+    };
     let state = ContainerState {
         status: Status::Running,
         pid: 4,
         started_at: Time::from_unix(1001, 0),
-        health: Some(Health { status: HealthStatus::Healthy, failing_streak: 0, log: vec![probe] }),
+        health: Some(Health {
+            status: HealthStatus::Healthy,
+            failing_streak: 0,
+            log: vec![probe],
+        }),
         ..ContainerState::default()
     };
     ContainerView {
@@ -158,7 +214,13 @@ fn container() -> ContainerView {
         state,
         endpoints: BTreeMap::from([("bridge".into(), endpoint)]),
         ports: BTreeMap::from([
-            ("80/tcp".parse().unwrap(), Some(vec![PortBinding { host_ip: "0.0.0.0".into(), host_port: "8080".into() }])),
+            (
+                "80/tcp".parse().unwrap(),
+                Some(vec![PortBinding {
+                    host_ip: "0.0.0.0".into(),
+                    host_port: "8080".into(),
+                }]),
+            ),
             ("81/udp".parse().unwrap(), None),
         ]),
         sandbox_key: "/run/kraud/netns/abc".into(),
@@ -174,20 +236,32 @@ fn image() -> ImageView {
         architecture: "amd64".into(),
         os: "linux".into(),
         created: Some(Time::from_unix(7, 0)),
-        config: Some(Config { cmd: Some(vec!["sh".into()]), ..Config::default() }),
+        config: Some(Config {
+            cmd: Some(vec!["sh".into()]),
+            ..Config::default()
+        }),
         ..ImageConfig::default()
     };
     let image = Image {
         id: Digest::of(b"image"),
         raw_config: String::new(),
         config,
-        layers: vec![LayerRef { diff_id: Digest::of(b"layer"), size: 6 }],
+        layers: vec![LayerRef {
+            diff_id: Digest::of(b"layer"),
+            size: 6,
+        }],
         parent: None,
         last_tagged: Time::from_unix(8, 0),
         source: None,
     };
-    let references = image::References { tags: vec!["busybox:latest".parse().unwrap()], digests: Vec::new() };
-    ImageView { image: Arc::new(image), references }
+    let references = image::References {
+        tags: vec!["busybox:latest".parse().unwrap()],
+        digests: Vec::new(),
+    };
+    ImageView {
+        image: Arc::new(image),
+        references,
+    }
 }
 
 fn volume() -> VolumeView {
@@ -199,8 +273,15 @@ fn volume() -> VolumeView {
         options: BTreeMap::new(),
         anonymous: false,
     };
-    let usage = Some(VolumeUsage { references: 1, size: 2 });
-    VolumeView { record: Arc::new(record), mountpoint: PathBuf::from("/volumes/data"), usage }
+    let usage = Some(VolumeUsage {
+        references: 1,
+        size: 2,
+    });
+    VolumeView {
+        record: Arc::new(record),
+        mountpoint: PathBuf::from("/volumes/data"),
+        usage,
+    }
 }
 
 #[test]
@@ -211,10 +292,16 @@ fn containers() {
     schema.check("GET /containers/{id}/json", &inspect);
     let inspect = serde_json::to_value(&inspect).unwrap();
     assert_eq!(inspect["Name"], "/web");
-    assert_eq!((&inspect["Path"], &inspect["Args"]), (&json!("sh"), &json!(["-c", "a b"])));
+    assert_eq!(
+        (&inspect["Path"], &inspect["Args"]),
+        (&json!("sh"), &json!(["-c", "a b"]))
+    );
     assert_eq!(inspect["NetworkSettings"]["IPAddress"], "172.17.0.2");
     assert_eq!(inspect["NetworkSettings"]["SandboxID"], "abc");
-    assert_eq!(inspect["NetworkSettings"]["Ports"], json!({"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}], "81/udp": null}));
+    assert_eq!(
+        inspect["NetworkSettings"]["Ports"],
+        json!({"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}], "81/udp": null})
+    );
     assert_eq!(inspect["Mounts"][0]["Source"], "/volumes/data");
     assert_eq!(inspect["HostConfig"]["Binds"], Value::Null);
 
@@ -234,15 +321,55 @@ fn containers() {
 
 #[test]
 fn smaller_container_answers() {
-    use wire::container::{ContainerCreated, ContainerUpdated, ContainersPruned, FilesystemChange, TopResponse, WaitResponse};
+    use wire::container::{
+        ContainerCreated, ContainerUpdated, ContainersPruned, FilesystemChange, TopResponse,
+        WaitResponse,
+    };
     let schema = Schema::load();
-    schema.check("POST /containers/create", &ContainerCreated { id: "x".into(), warnings: Vec::new() });
-    schema.check("POST /containers/{id}/wait", &WaitResponse { error: None, status_code: 3 });
-    schema.check("POST /containers/{id}/update", &ContainerUpdated { warnings: None });
-    schema.check("GET /containers/{id}/top", &TopResponse { processes: vec![vec!["1".into()]], titles: vec!["PID".into()] });
-    schema.check("GET /containers/{id}/changes", &[FilesystemChange { kind: 1, path: "/a".into() }]);
-    schema.check("POST /containers/prune", &ContainersPruned { containers_deleted: None, space_reclaimed: 0 });
-    let created = serde_json::to_string(&ContainerCreated { id: "x".into(), warnings: Vec::new() }).unwrap();
+    schema.check(
+        "POST /containers/create",
+        &ContainerCreated {
+            id: "x".into(),
+            warnings: Vec::new(),
+        },
+    );
+    schema.check(
+        "POST /containers/{id}/wait",
+        &WaitResponse {
+            error: None,
+            status_code: 3,
+        },
+    );
+    schema.check(
+        "POST /containers/{id}/update",
+        &ContainerUpdated { warnings: None },
+    );
+    schema.check(
+        "GET /containers/{id}/top",
+        &TopResponse {
+            processes: vec![vec!["1".into()]],
+            titles: vec!["PID".into()],
+        },
+    );
+    schema.check(
+        "GET /containers/{id}/changes",
+        &[FilesystemChange {
+            kind: 1,
+            path: "/a".into(),
+        }],
+    );
+    schema.check(
+        "POST /containers/prune",
+        &ContainersPruned {
+            containers_deleted: None,
+            space_reclaimed: 0,
+        },
+    );
+    let created = serde_json::to_string(&ContainerCreated {
+        id: "x".into(),
+        warnings: Vec::new(),
+    })
+    .unwrap();
     assert_eq!(created, r#"{"Id":"x","Warnings":[]}"#);
 }
 
@@ -256,7 +383,11 @@ fn stats() {
             memory_usage: 6,
             memory_max_usage: 7,
             pids_current: 1,
-            blkio: vec![BlkioStat { major: 8, read_bytes: 1, ..BlkioStat::default() }],
+            blkio: vec![BlkioStat {
+                major: 8,
+                read_bytes: 1,
+                ..BlkioStat::default()
+            }],
             ..Stats::default()
         };
         let answer = wire::stats::StatsResponse {
@@ -271,20 +402,48 @@ fn stats() {
     };
     let (v1, v2) = (sample(false), sample(true));
     assert_eq!(v1["preread"], "0001-01-01T00:00:00Z");
-    assert_eq!(v1["blkio_stats"]["io_service_bytes_recursive"][0], json!({"major": 8, "minor": 0, "op": "Read", "value": 1}));
-    assert_eq!((&v1["memory_stats"]["max_usage"], &v1["blkio_stats"]["io_queue_recursive"]), (&json!(7), &json!([])));
-    assert_eq!(v2["blkio_stats"]["io_service_bytes_recursive"][0]["op"], "read");
-    assert_eq!((v2["memory_stats"].get("max_usage"), &v2["blkio_stats"]["io_queue_recursive"]), (None, &Value::Null));
+    assert_eq!(
+        v1["blkio_stats"]["io_service_bytes_recursive"][0],
+        json!({"major": 8, "minor": 0, "op": "Read", "value": 1})
+    );
+    assert_eq!(
+        (
+            &v1["memory_stats"]["max_usage"],
+            &v1["blkio_stats"]["io_queue_recursive"]
+        ),
+        (&json!(7), &json!([]))
+    );
+    assert_eq!(
+        v2["blkio_stats"]["io_service_bytes_recursive"][0]["op"],
+        "read"
+    );
+    assert_eq!(
+        (
+            v2["memory_stats"].get("max_usage"),
+            &v2["blkio_stats"]["io_queue_recursive"]
+        ),
+        (None, &Value::Null)
+    );
     assert_eq!(v2["pids_stats"]["limit"], json!(u64::MAX));
 }
 
 #[test]
 fn images() {
     let (schema, view) = (Schema::load(), image());
-    schema.check("GET /images/{name}/json", &convert::image::inspect(&view, ApiVersion::MAX));
-    schema.check("GET /images/json", &[convert::image::summary(&view, -1, -1, ApiVersion::MAX)]);
-    let old = serde_json::to_value(convert::image::summary(&view, -1, -1, ApiVersion::MIN)).unwrap();
-    assert_eq!((&old["VirtualSize"], &old["SharedSize"], &old["Labels"]), (&json!(6), &json!(-1), &Value::Null));
+    schema.check(
+        "GET /images/{name}/json",
+        &convert::image::inspect(&view, ApiVersion::MAX),
+    );
+    schema.check(
+        "GET /images/json",
+        &[convert::image::summary(&view, -1, -1, ApiVersion::MAX)],
+    );
+    let old =
+        serde_json::to_value(convert::image::summary(&view, -1, -1, ApiVersion::MIN)).unwrap();
+    assert_eq!(
+        (&old["VirtualSize"], &old["SharedSize"], &old["Labels"]),
+        (&json!(6), &json!(-1), &Value::Null)
+    );
     let row = HistoryRow {
         id: None,
         created: Time::from_unix(1, 0),
@@ -309,7 +468,13 @@ fn volumes_and_networks() {
     let volume = convert::volume(&volume());
     schema.check("GET /volumes/{name}", &volume);
     assert_eq!(volume.created_at, "1970-01-01T00:00:09Z");
-    schema.check("GET /volumes", &wire::volume::VolumeList { volumes: vec![volume], warnings: None });
+    schema.check(
+        "GET /volumes",
+        &wire::volume::VolumeList {
+            volumes: vec![volume],
+            warnings: None,
+        },
+    );
     let view = NetworkView {
         id: NetworkId::random(),
         name: "n".into(),
@@ -318,7 +483,11 @@ fn volumes_and_networks() {
         internal: false,
         enable_ipv6: false,
         attachable: false,
-        subnets: vec![SubnetView { subnet: "172.18.0.0/16".into(), gateway: "172.18.0.1".into(), ip_range: String::new() }],
+        subnets: vec![SubnetView {
+            subnet: "172.18.0.0/16".into(),
+            gateway: "172.18.0.1".into(),
+            ip_range: String::new(),
+        }],
         options: BTreeMap::new(),
         labels: BTreeMap::new(),
         containers: BTreeMap::from([(
@@ -335,8 +504,14 @@ fn volumes_and_networks() {
     let network = convert::network(&view);
     schema.check("GET /networks/{id}", &network);
     let network = serde_json::to_value(&network).unwrap();
-    assert_eq!(network["IPAM"], json!({"Driver": "default", "Options": null, "Config": [{"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.1"}]}));
-    let created = wire::network::NetworkCreated { id: "x".into(), warning: String::new() };
+    assert_eq!(
+        network["IPAM"],
+        json!({"Driver": "default", "Options": null, "Config": [{"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.1"}]})
+    );
+    let created = wire::network::NetworkCreated {
+        id: "x".into(),
+        warning: String::new(),
+    };
     schema.check("POST /networks/create", &created);
 }
 
@@ -353,7 +528,11 @@ fn system() {
     let answer = wire::system::DiskUsage {
         layers_size: 6,
         images: Some(vec![convert::image::usage(&usage, ApiVersion::MAX)]),
-        containers: Some(vec![convert::container::summary(&container(), None, Time::from_unix(0, 0))]),
+        containers: Some(vec![convert::container::summary(
+            &container(),
+            None,
+            Time::from_unix(0, 0),
+        )]),
         volumes: Some(vec![convert::volume(&volume())]),
         build_cache: None,
     };
@@ -361,7 +540,10 @@ fn system() {
     let mut info = engine::view::Info::default();
     info.node.cgroup_version = 2;
     schema.check("GET /info", &super::system::system_info(info));
-    let auth = wire::system::AuthResponse { identity_token: String::new(), status: "Login Succeeded" };
+    let auth = wire::system::AuthResponse {
+        identity_token: String::new(),
+        status: "Login Succeeded",
+    };
     schema.check("POST /auth", &auth);
 }
 
@@ -370,7 +552,10 @@ fn events() {
     let event = types::Event {
         kind: "container",
         action: "die".into(),
-        actor: types::EventActor { id: "abc".into(), attributes: BTreeMap::from([("image".into(), "busybox".into())]) },
+        actor: types::EventActor {
+            id: "abc".into(),
+            attributes: BTreeMap::from([("image".into(), "busybox".into())]),
+        },
         time: Time::from_unix(1, 2),
     };
     let wire = serde_json::to_value(wire::event::EventMessage::from(&event)).unwrap();
@@ -381,7 +566,10 @@ fn events() {
             "Actor": {"ID": "abc", "Attributes": {"image": "busybox"}}, "scope": "local", "time": 1, "timeNano": 1_000_000_002_i64,
         })
     );
-    let volume = types::Event { kind: "volume", ..event };
+    let volume = types::Event {
+        kind: "volume",
+        ..event
+    };
     let wire = serde_json::to_value(wire::event::EventMessage::from(&volume)).unwrap();
     assert!(wire.get("status").is_none() && wire.get("id").is_none() && wire.get("from").is_none());
 }

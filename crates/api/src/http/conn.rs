@@ -97,8 +97,7 @@ pub(crate) async fn connection<S: Duplex + 'static>(
     }
 }
 
-type BoxedAnswer =
-    Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Infallible>> + Send>>;
+type BoxedAnswer = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Infallible>> + Send>>;
 
 async fn run<S, F>(
     conn: &mut http1::Connection<TokioIo<Socket<S>>, F>,
@@ -123,7 +122,10 @@ fn answer(request: Request<Incoming>, router: axum::Router, hijacker: Hijacker) 
     flags.answering.store(true, Ordering::Release);
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(hijacker);
-    let body = Body::new(RequestBody { inner: body, flags: flags.clone() });
+    let body = Body::new(RequestBody {
+        inner: body,
+        flags: flags.clone(),
+    });
     Box::pin(async move {
         let response = router.oneshot(Request::from_parts(parts, body)).await?;
         Ok(response.map(|inner| ResponseBody { inner, flags }))
@@ -139,12 +141,17 @@ struct RequestBody {
 impl HttpBody for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
         if polled.is_ready() {
             self.flags.pieces.fetch_add(1, Ordering::AcqRel);
         }
-        self.flags.body_wanted.store(polled.is_pending(), Ordering::Release);
+        self.flags
+            .body_wanted
+            .store(polled.is_pending(), Ordering::Release);
         polled
     }
     fn is_end_stream(&self) -> bool {
@@ -170,7 +177,10 @@ struct ResponseBody {
 impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         Pin::new(&mut self.inner).poll_frame(cx)
     }
     fn is_end_stream(&self) -> bool {

@@ -87,7 +87,10 @@ impl AfterEnd {
     fn new() -> Self {
         let mut timer = interval_at(Instant::now() + RECHECK, RECHECK);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { timer, starved_at: None }
+        Self {
+            timer,
+            starved_at: None,
+        }
     }
 
     /// Whether the handler waits for a body that will not come: seen twice in a row, since
@@ -128,7 +131,11 @@ impl<S: AsyncRead + HangUp + Unpin> AsyncRead for Socket<S> {
         // End of file. hyper takes that for a lost client and drops the request that is
         // under way, so it must not see it while the client still waits for the answer;
         // unless the handler waits for the rest of the request.
-        let Self { inner, flags, after_end } = &mut *self;
+        let Self {
+            inner,
+            flags,
+            after_end,
+        } = &mut *self;
         if !flags.answering.load(Ordering::Acquire) {
             return Poll::Ready(Ok(()));
         }

@@ -102,7 +102,9 @@ fn router() -> Router {
     let slow_body = |request: Request| async {
         // The body is not even asked for while the client closes its side.
         sleep(Duration::from_millis(300)).await;
-        let body = axum::body::to_bytes(request.into_body(), 100).await.unwrap();
+        let body = axum::body::to_bytes(request.into_body(), 100)
+            .await
+            .unwrap();
         sleep(Duration::from_millis(300)).await;
         body
     };
@@ -176,12 +178,18 @@ async fn half_closed_client_with_a_body_gets_its_answer() {
     let server = Server::start(router());
     for pause in [0, 50] {
         let mut client = server.connect().await;
-        client.write_all(b"POST /slow-body HTTP/1.1\r\nHost: d\r\nContent-Length: 5\r\n\r\n").await.unwrap();
+        client
+            .write_all(b"POST /slow-body HTTP/1.1\r\nHost: d\r\nContent-Length: 5\r\n\r\n")
+            .await
+            .unwrap();
         sleep(Duration::from_millis(pause)).await;
         client.write_all(b"whole").await.unwrap();
         client.shutdown().await.unwrap();
         let text = read_all(&mut client).await;
-        assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("whole"), "{text:?}");
+        assert!(
+            text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("whole"),
+            "{text:?}"
+        );
     }
 }
 

@@ -7,15 +7,32 @@ use crate::{Engine, Scope, view::Change};
 
 impl Engine {
     /// Facts of a path inside a container.
-    pub async fn container_archive_stat(&self, scope: &Scope, name: &str, path: &str) -> Result<PathStat> {
+    pub async fn container_archive_stat(
+        &self,
+        scope: &Scope,
+        name: &str,
+        path: &str,
+    ) -> Result<PathStat> {
         let container = self.container(scope, name)?;
-        self.agent.archive_stat(&self.plan(&container.record())?, path).await.map_err(|error| absent(error, name, path))
+        self.agent
+            .archive_stat(&self.plan(&container.record())?, path)
+            .await
+            .map_err(|error| absent(error, name, path))
     }
 
     /// A path inside a container as a tar.
-    pub async fn container_archive_get(&self, scope: &Scope, name: &str, path: &str) -> Result<(PathStat, Reader)> {
+    pub async fn container_archive_get(
+        &self,
+        scope: &Scope,
+        name: &str,
+        path: &str,
+    ) -> Result<(PathStat, Reader)> {
         let container = self.container(scope, name)?;
-        let archive = self.agent.archive_get(&self.plan(&container.record())?, path).await.map_err(|error| absent(error, name, path))?;
+        let archive = self
+            .agent
+            .archive_get(&self.plan(&container.record())?, path)
+            .await
+            .map_err(|error| absent(error, name, path))?;
         self.container_event(&container, "archive-path", &[]);
         Ok(archive)
     }
@@ -32,7 +49,13 @@ impl Engine {
     ) -> Result<()> {
         let container = self.container(scope, name)?;
         self.agent
-            .archive_put(&self.plan(&container.record())?, path, tar, no_overwrite_dir_non_dir, copy_owner)
+            .archive_put(
+                &self.plan(&container.record())?,
+                path,
+                tar,
+                no_overwrite_dir_non_dir,
+                copy_owner,
+            )
             .await
             .map_err(|error| absent(error, name, path))?;
         self.container_event(&container, "extract-to-dir", &[]);
@@ -50,15 +73,26 @@ impl Engine {
     /// What a container changed of its image.
     pub async fn container_changes(&self, scope: &Scope, name: &str) -> Result<Vec<Change>> {
         let container = self.container(scope, name)?;
-        let changes = self.agent.changes(&container.id, &container.record().layers).await?;
-        Ok(changes.into_iter().map(|change| Change { path: change.path, kind: change.kind }).collect())
+        let changes = self
+            .agent
+            .changes(&container.id, &container.record().layers)
+            .await?;
+        Ok(changes
+            .into_iter()
+            .map(|change| Change {
+                path: change.path,
+                kind: change.kind,
+            })
+            .collect())
     }
 }
 
 /// docker's words for a path that is not there.
 fn absent(error: Error, container: &str, path: &str) -> Error {
     if error.kind == types::Kind::NotFound {
-        return Error::not_found(format!("Could not find the file {path} in container {container}"));
+        return Error::not_found(format!(
+            "Could not find the file {path} in container {container}"
+        ));
     }
     error
 }

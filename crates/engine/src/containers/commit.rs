@@ -56,7 +56,11 @@ impl Engine {
         self.container_event(
             &container,
             "commit",
-            &[("comment", image.comment), ("imageID", made.id.to_string()), ("imageRef", name)],
+            &[
+                ("comment", image.comment),
+                ("imageID", made.id.to_string()),
+                ("imageRef", name),
+            ],
         );
         Ok(made.id.clone())
     }
@@ -67,7 +71,11 @@ fn reference(request: &CommitRequest) -> Result<Option<Reference>> {
         return Ok(None);
     }
     let reference: Reference = request.repo.parse()?;
-    let reference = if request.tag.is_empty() { reference.or_latest() } else { reference.with_tag(&request.tag)? };
+    let reference = if request.tag.is_empty() {
+        reference.or_latest()
+    } else {
+        reference.with_tag(&request.tag)?
+    };
     Ok(Some(reference))
 }
 
@@ -91,7 +99,10 @@ fn overlay(container: &Config, user: Config) -> Config {
         list.retain(|other| other.split('=').next() != variable.split('=').next());
         list.push(variable);
     }
-    config.labels.get_or_insert_default().extend(labels.into_iter().flatten());
+    config
+        .labels
+        .get_or_insert_default()
+        .extend(labels.into_iter().flatten());
     if let Some(ports) = ports {
         config.exposed_ports.get_or_insert_default().extend(ports);
     }

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use store::{Guard, Txn};
 use types::{
     Config, ContainerId, ContainerName, Error, HostConfig, NodeId, Result, Time,
-    container::EndpointSettings,
-    record::encode,
-    state::Desired,
+    container::EndpointSettings, record::encode, state::Desired,
 };
 
 use super::{Container, merge::merge, name_conflict, validate};
@@ -24,18 +22,33 @@ impl Engine {
     /// Creates a container: checks the request, finds the image, makes the volumes,
     /// prepares the node, and records it. All of it is undone when a step fails.
     pub async fn container_create(&self, scope: &Scope, request: CreateRequest) -> Result<Created> {
-        let CreateRequest { name, platform, config, mut host, mut endpoints } = request;
-        let name = name.filter(|name| !name.is_empty()).map(|name| name.parse::<ContainerName>()).transpose()?;
+        let CreateRequest {
+            name,
+            platform,
+            config,
+            mut host,
+            mut endpoints,
+        } = request;
+        let name = name
+            .filter(|name| !name.is_empty())
+            .map(|name| name.parse::<ContainerName>())
+            .transpose()?;
         if config.image.is_empty() {
             return Err(Error::invalid("no image specified: Config.Image is empty"));
         }
         let cpus = self.node().await?.cpus;
         let warnings = validate::create(&config, &mut host, cpus)?;
-        let image = self.image_for_run(scope, &config.image, platform.as_deref()).await?;
+        let image = self
+            .image_for_run(scope, &config.image, platform.as_deref())
+            .await?;
         let mut config = merge(config, &image.config)?;
         validate::create(&config, &mut host, cpus)?;
         // Names of other containers become ids, so that a later rename changes nothing.
-        for mode in [&mut host.network_mode, &mut host.pid_mode, &mut host.ipc_mode] {
+        for mode in [
+            &mut host.network_mode,
+            &mut host.pid_mode,
+            &mut host.ipc_mode,
+        ] {
             if let Some(other) = mode.strip_prefix("container:") {
                 *mode = format!("container:{}", self.container(scope, other)?.id);
             }
@@ -43,7 +56,9 @@ impl Engine {
         if let Some(runtime) = Some(&host.runtime).filter(|runtime| !runtime.is_empty())
             && !self.node().await?.runtimes.contains_key(runtime)
         {
-            return Err(Error::invalid(format!("unknown or invalid runtime name: {runtime}")));
+            return Err(Error::invalid(format!(
+                "unknown or invalid runtime name: {runtime}"
+            )));
         }
         let id = ContainerId::random();
         settle_networks(&config, &mut host, &mut endpoints);
@@ -88,7 +103,11 @@ impl Engine {
 
     /// Writes the record under a free name. The record comes before anything on the node,
     /// so that whatever a crash leaves behind there belongs to a known container.
-    async fn record_new(&self, mut record: ContainerRecord, named: bool) -> Result<ContainerRecord> {
+    async fn record_new(
+        &self,
+        mut record: ContainerRecord,
+        named: bool,
+    ) -> Result<ContainerRecord> {
         for attempt in 0.. {
             let name_key = key::name(&record.namespace, &record.name);
             let txn = Txn::new()
@@ -99,7 +118,10 @@ impl Engine {
                 Ok(_) => break,
                 Err(store::Error::Conflict { .. }) if named => {
                     let holder = self.containers.holder(&record.namespace, &record.name);
-                    return Err(name_conflict(&record.name, holder.as_ref().map_or("", ContainerId::as_str)));
+                    return Err(name_conflict(
+                        &record.name,
+                        holder.as_ref().map_or("", ContainerId::as_str),
+                    ));
                 }
                 Err(store::Error::Conflict { .. }) => {
                     record.name = types::name::made_up();
@@ -126,7 +148,13 @@ impl Engine {
     }
 
     /// The hostname: as asked, else that of the network shared, else the short id.
-    async fn settle_hostname(&self, scope: &Scope, id: &ContainerId, config: &mut Config, host: &HostConfig) -> Result<()> {
+    async fn settle_hostname(
+        &self,
+        scope: &Scope,
+        id: &ContainerId,
+        config: &mut Config,
+        host: &HostConfig,
+    ) -> Result<()> {
         if let Some(other) = host.network_mode.strip_prefix("container:") {
             let other = self.container(scope, other)?.record();
             config.hostname.clone_from(&other.config.hostname);
@@ -167,7 +195,9 @@ impl Engine {
             host.readonly_paths = Some(strings(READONLY_PATHS));
         }
         if host.log_config.config.is_empty() && host.log_config.driver != "none" {
-            host.log_config.config.clone_from(&self.settings.log_options);
+            host.log_config
+                .config
+                .clone_from(&self.settings.log_options);
         }
         Ok(())
     }
@@ -175,7 +205,11 @@ impl Engine {
 
 /// Names the default network, and lists every network to join. Whether they exist is found
 /// at the start, as in docker: at a create, "not found" would mean the image.
-fn settle_networks(config: &Config, host: &mut HostConfig, endpoints: &mut std::collections::BTreeMap<String, EndpointSettings>) {
+fn settle_networks(
+    config: &Config,
+    host: &mut HostConfig,
+    endpoints: &mut std::collections::BTreeMap<String, EndpointSettings>,
+) {
     if config.network_disabled {
         host.network_mode = "none".into();
     }
@@ -212,4 +246,10 @@ const MASKED_PATHS: &[&str] = &[
     "/sys/firmware",
 ];
 /// Paths that docker makes read-only by default.
-const READONLY_PATHS: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READONLY_PATHS: &[&str] = &[
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];

@@ -19,8 +19,21 @@ use crate::{
 };
 
 const FILTERS: &[&str] = &[
-    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network",
-    "publish", "since", "status", "volume",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
 ];
 
 /// The filters, parsed and looked up once.
@@ -39,14 +52,20 @@ struct Wanted<'a> {
 
 impl Engine {
     /// Containers of the namespace, newest first.
-    pub async fn container_list(&self, scope: &Scope, request: &ListRequest) -> Result<Vec<ContainerView>> {
+    pub async fn container_list(
+        &self,
+        scope: &Scope,
+        request: &ListRequest,
+    ) -> Result<Vec<ContainerView>> {
         let wanted = self.wanted(scope, &request.filters).await?;
         let mut containers = self.containers.of(&scope.namespace);
         containers.sort_by_key(|container| std::cmp::Reverse(container.record().created));
         // Asking by state, by exit or for the newest means those that do not run, too.
         let all = request.all
             || request.limit.is_some()
-            || ["status", "exited"].iter().any(|name| request.filters.has(name))
+            || ["status", "exited"]
+                .iter()
+                .any(|name| request.filters.has(name))
             || wanted.before.is_some()
             || wanted.since.is_some();
         let mut views = Vec::new();
@@ -76,11 +95,27 @@ impl Engine {
             filters
                 .values(name)
                 .iter()
-                .map(|text| Regex::new(text).map_err(|_| Error::invalid(format!("invalid filter '{name}={text}': not a regular expression"))))
+                .map(|text| {
+                    Regex::new(text).map_err(|_| {
+                        Error::invalid(format!(
+                            "invalid filter '{name}={text}': not a regular expression"
+                        ))
+                    })
+                })
                 .collect()
         };
         for status in filters.values("status") {
-            if !["created", "running", "paused", "restarting", "removing", "exited", "dead"].contains(&status.as_str()) {
+            if ![
+                "created",
+                "running",
+                "paused",
+                "restarting",
+                "removing",
+                "exited",
+                "dead",
+            ]
+            .contains(&status.as_str())
+            {
                 return Err(Error::invalid(format!("invalid filter 'status={status}'")));
             }
         }
@@ -90,12 +125,19 @@ impl Engine {
             }
         }
         let created = |name: &str| -> Result<Option<Time>> {
-            filters.values(name).last().map(|other| Ok(self.container(scope, other)?.record().created)).transpose()
+            filters
+                .values(name)
+                .last()
+                .map(|other| Ok(self.container(scope, other)?.record().created))
+                .transpose()
         };
         let exited = filters
             .values("exited")
             .iter()
-            .map(|text| text.parse().map_err(|_| Error::invalid(format!("invalid filter 'exited={text}'"))))
+            .map(|text| {
+                text.parse()
+                    .map_err(|_| Error::invalid(format!("invalid filter 'exited={text}'")))
+            })
             .collect::<Result<_>>()?;
         let mut ancestors = Vec::new();
         for name in filters.values("ancestor") {
@@ -104,7 +146,11 @@ impl Engine {
         let networks = filters
             .values("network")
             .iter()
-            .map(|name| self.networks.find(&scope.namespace, name).map_or_else(|_| name.clone(), |network| network.name.clone()))
+            .map(|name| {
+                self.networks
+                    .find(&scope.namespace, name)
+                    .map_or_else(|_| name.clone(), |network| network.name.clone())
+            })
             .collect();
         Ok(Wanted {
             filters,
@@ -136,19 +182,38 @@ fn ports(filters: &Filters, name: &str) -> Result<Vec<(Port, Port)>> {
                 _ => return Err(bad()),
             };
             let (first, last) = super::validate::port_range(range).ok_or_else(bad)?;
-            Ok((Port { number: first, protocol }, Port { number: last, protocol }))
+            Ok((
+                Port {
+                    number: first,
+                    protocol,
+                },
+                Port {
+                    number: last,
+                    protocol,
+                },
+            ))
         })
         .collect()
 }
 
 fn within(port: Port, ranges: &[(Port, Port)]) -> bool {
-    ranges.iter().any(|(first, last)| port.protocol == first.protocol && (first.number..=last.number).contains(&port.number))
+    ranges.iter().any(|(first, last)| {
+        port.protocol == first.protocol && (first.number..=last.number).contains(&port.number)
+    })
 }
 
 /// Whether one of the host's ports that lead to `port` is within `ranges`.
 fn publishes(port: Port, bindings: &[PortBinding], ranges: &[(Port, Port)]) -> bool {
-    let on_host = |binding: &PortBinding| binding.host_port.parse().ok().map(|number| Port { number, protocol: port.protocol });
-    bindings.iter().filter_map(on_host).any(|port| within(port, ranges))
+    let on_host = |binding: &PortBinding| {
+        binding.host_port.parse().ok().map(|number| Port {
+            number,
+            protocol: port.protocol,
+        })
+    };
+    bindings
+        .iter()
+        .filter_map(on_host)
+        .any(|port| within(port, ranges))
 }
 
 impl Wanted<'_> {
@@ -157,17 +222,42 @@ impl Wanted<'_> {
         let state = &observed.state;
         let name = record.name.as_str();
         let slashed = format!("/{name}");
-        let label = |key: &str| record.config.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
-        let health = state.health.as_ref().map_or("none", |health| health.status.as_str());
+        let label = |key: &str| {
+            record
+                .config
+                .labels
+                .as_ref()
+                .and_then(|labels| labels.get(key))
+                .map(String::as_str)
+        };
+        let health = state
+            .health
+            .as_ref()
+            .map_or("none", |health| health.status.as_str());
         let has_volume = |wanted: &str| {
             record.mounts.iter().any(|mount| {
-                mount.target == wanted || mount.source == wanted || mount.volume.as_ref().is_some_and(|volume| volume.as_str() == wanted)
+                mount.target == wanted
+                    || mount.source == wanted
+                    || mount
+                        .volume
+                        .as_ref()
+                        .is_some_and(|volume| volume.as_str() == wanted)
             })
         };
         let exposes = |ranges: &[(Port, Port)]| {
-            record.config.exposed_ports.iter().flatten().filter_map(|(port, _)| port.parse().ok()).any(|port| within(port, ranges))
+            record
+                .config
+                .exposed_ports
+                .iter()
+                .flatten()
+                .filter_map(|(port, _)| port.parse().ok())
+                .any(|port| within(port, ranges))
         };
-        (self.names.is_empty() || self.names.iter().any(|p| p.is_match(name) || p.is_match(&slashed)))
+        (self.names.is_empty()
+            || self
+                .names
+                .iter()
+                .any(|p| p.is_match(name) || p.is_match(&slashed)))
             && (self.ids.is_empty() || self.ids.iter().any(|p| p.is_match(record.id.as_str())))
             && filters.any("status", |wanted| state.status.as_str() == wanted)
             && filters.any("health", |wanted| health == wanted)
@@ -177,11 +267,19 @@ impl Wanted<'_> {
             && filters.any("volume", has_volume)
             && (self.exited.is_empty()
                 || (state.status == Status::Exited && self.exited.contains(&state.exit_code)))
-            && (self.publish.is_empty() || observed.ports.iter().any(|(port, bindings)| publishes(*port, bindings, &self.publish)))
+            && (self.publish.is_empty()
+                || observed
+                    .ports
+                    .iter()
+                    .any(|(port, bindings)| publishes(*port, bindings, &self.publish)))
             && (self.expose.is_empty() || exposes(&self.expose))
             && self.before.is_none_or(|time| record.created < time)
             && self.since.is_none_or(|time| record.created > time)
             && (!filters.has("ancestor") || self.ancestors.contains(&record.image))
-            && (self.networks.is_empty() || self.networks.iter().any(|network| record.endpoints.contains_key(network)))
+            && (self.networks.is_empty()
+                || self
+                    .networks
+                    .iter()
+                    .any(|network| record.endpoints.contains_key(network)))
     }
 }

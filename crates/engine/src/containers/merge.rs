@@ -27,7 +27,11 @@ pub(super) fn merge(mut user: Config, image: &Config) -> Result<Config> {
         }
     }
     // One empty word is how clients say "no entrypoint, not even the image's".
-    if user.entrypoint.as_ref().is_some_and(|words| words.len() == 1 && words[0].is_empty()) {
+    if user
+        .entrypoint
+        .as_ref()
+        .is_some_and(|words| words.len() == 1 && words[0].is_empty())
+    {
         user.entrypoint = None;
     }
     if is_empty(&user.entrypoint) && is_empty(&user.cmd) {
@@ -51,10 +55,14 @@ pub(super) fn merge(mut user: Config, image: &Config) -> Result<Config> {
     }
     user.labels.get_or_insert_default();
     if let Some(inherited) = &image.exposed_ports {
-        user.exposed_ports.get_or_insert_default().extend(inherited.clone());
+        user.exposed_ports
+            .get_or_insert_default()
+            .extend(inherited.clone());
     }
     if let Some(inherited) = &image.volumes {
-        user.volumes.get_or_insert_default().extend(inherited.clone());
+        user.volumes
+            .get_or_insert_default()
+            .extend(inherited.clone());
     }
     if user.stop_signal.as_ref().is_none_or(String::is_empty) {
         user.stop_signal.clone_from(&image.stop_signal);
@@ -106,20 +114,52 @@ mod tests {
 
     #[test]
     fn commands_and_entrypoints() {
-        let image = Config { entrypoint: words("/entry"), cmd: words("serve"), ..Config::default() };
-        let merged = |entrypoint, cmd| merge(Config { entrypoint, cmd, ..Config::default() }, &image);
+        let image = Config {
+            entrypoint: words("/entry"),
+            cmd: words("serve"),
+            ..Config::default()
+        };
+        let merged = |entrypoint, cmd| {
+            merge(
+                Config {
+                    entrypoint,
+                    cmd,
+                    ..Config::default()
+                },
+                &image,
+            )
+        };
         let both = |config: Config| (config.entrypoint, config.cmd);
-        assert_eq!(both(merged(None, None).unwrap()), (words("/entry"), words("serve")));
-        assert_eq!(both(merged(None, words("x")).unwrap()), (words("/entry"), words("x")));
-        assert_eq!(both(merged(words("sh"), None).unwrap()), (words("sh"), None));
-        assert_eq!(both(merged(Some(vec![String::new()]), words("x")).unwrap()), (None, words("x")));
+        assert_eq!(
+            both(merged(None, None).unwrap()),
+            (words("/entry"), words("serve"))
+        );
+        assert_eq!(
+            both(merged(None, words("x")).unwrap()),
+            (words("/entry"), words("x"))
+        );
+        assert_eq!(
+            both(merged(words("sh"), None).unwrap()),
+            (words("sh"), None)
+        );
+        assert_eq!(
+            both(merged(Some(vec![String::new()]), words("x")).unwrap()),
+            (None, words("x"))
+        );
         assert!(merge(Config::default(), &Config::default()).is_err());
     }
 
     #[test]
     fn environment_of_the_image_comes_behind() {
-        let image = Config { env: words("PATH=/bin A=1"), cmd: words("x"), ..Config::default() };
-        let user = Config { env: words("A=2 B=3"), ..Config::default() };
+        let image = Config {
+            env: words("PATH=/bin A=1"),
+            cmd: words("x"),
+            ..Config::default()
+        };
+        let user = Config {
+            env: words("A=2 B=3"),
+            ..Config::default()
+        };
         assert_eq!(merge(user, &image).unwrap().env, words("A=2 B=3 PATH=/bin"));
     }
 }

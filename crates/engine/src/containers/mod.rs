@@ -29,10 +29,13 @@ use std::{
 
 use store::{Guard, Store, Txn};
 use tokio::sync::watch;
-use types::{ContainerId, ContainerName, Error, Kind, Namespace, Result, container::EndpointSettings, state::Status};
+use types::{
+    ContainerId, ContainerName, Error, Kind, Namespace, Result, container::EndpointSettings,
+    state::Status,
+};
 
-pub use self::{stats::StatsStream, wait::Waiter};
 pub(crate) use self::writer::StateWriter;
+pub use self::{stats::StatsStream, wait::Waiter};
 use crate::{
     Engine, Scope,
     record::{ContainerRecord, ObservedRecord, key},
@@ -79,7 +82,10 @@ impl Container {
     }
 
     pub(crate) fn record(&self) -> Arc<ContainerRecord> {
-        self.record.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.record
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
     pub(crate) fn status(&self) -> Status {
         self.observed.borrow().state.status
@@ -110,9 +116,14 @@ impl Table {
         for entry in store.list("ns/").await?.entries {
             let parts: Vec<&str> = entry.key.split('/').collect();
             match parts.as_slice() {
-                [_, _, "containers", _, "spec"] => specs.push(types::record::decode::<ContainerRecord>(&entry.value)?),
+                [_, _, "containers", _, "spec"] => {
+                    specs.push(types::record::decode::<ContainerRecord>(&entry.value)?)
+                }
                 [_, _, "containers", id, "state"] => {
-                    states.insert((*id).to_owned(), types::record::decode::<ObservedRecord>(&entry.value)?);
+                    states.insert(
+                        (*id).to_owned(),
+                        types::record::decode::<ObservedRecord>(&entry.value)?,
+                    );
                 }
                 _ => {}
             }
@@ -134,7 +145,10 @@ impl Table {
 
     fn insert(&self, container: Arc<Container>) {
         let mut index = self.write();
-        index.by_name.insert((container.namespace.clone(), container.record().name.clone()), container.id.clone());
+        index.by_name.insert(
+            (container.namespace.clone(), container.record().name.clone()),
+            container.id.clone(),
+        );
         index.by_id.insert(container.id.clone(), container);
     }
 
@@ -148,8 +162,15 @@ impl Table {
     }
 
     /// The holder of a name.
-    pub(crate) fn holder(&self, namespace: &Namespace, name: &ContainerName) -> Option<ContainerId> {
-        self.read().by_name.get(&(namespace.clone(), name.clone())).cloned()
+    pub(crate) fn holder(
+        &self,
+        namespace: &Namespace,
+        name: &ContainerName,
+    ) -> Option<ContainerId> {
+        self.read()
+            .by_name
+            .get(&(namespace.clone(), name.clone()))
+            .cloned()
     }
 
     pub(crate) fn get(&self, id: &ContainerId) -> Option<Arc<Container>> {
@@ -158,7 +179,12 @@ impl Table {
 
     /// All containers of a namespace, in no order.
     pub(crate) fn of(&self, namespace: &Namespace) -> Vec<Arc<Container>> {
-        self.read().by_id.values().filter(|container| container.namespace == *namespace).cloned().collect()
+        self.read()
+            .by_id
+            .values()
+            .filter(|container| container.namespace == *namespace)
+            .cloned()
+            .collect()
     }
 
     /// All containers.
@@ -170,20 +196,33 @@ impl Table {
     pub(crate) fn find(&self, scope: &Scope, wanted: &str) -> Result<Arc<Container>> {
         let index = self.read();
         let visible = |container: &&Arc<Container>| container.namespace == scope.namespace;
-        if let Some(container) = wanted.parse().ok().and_then(|id: ContainerId| index.by_id.get(&id)).filter(visible) {
+        if let Some(container) = wanted
+            .parse()
+            .ok()
+            .and_then(|id: ContainerId| index.by_id.get(&id))
+            .filter(visible)
+        {
             return Ok(container.clone());
         }
         if let Ok(name) = wanted.parse::<ContainerName>()
-            && let Some(container) =
-                index.by_name.get(&(scope.namespace.clone(), name)).and_then(|id| index.by_id.get(id))
+            && let Some(container) = index
+                .by_name
+                .get(&(scope.namespace.clone(), name))
+                .and_then(|id| index.by_id.get(id))
         {
             return Ok(container.clone());
         }
         let is_prefix = !wanted.is_empty() && wanted.bytes().all(|b| b.is_ascii_hexdigit());
-        let mut found = index.by_id.values().filter(visible).filter(|c| is_prefix && c.id.as_str().starts_with(wanted));
+        let mut found = index
+            .by_id
+            .values()
+            .filter(visible)
+            .filter(|c| is_prefix && c.id.as_str().starts_with(wanted));
         match (found.next(), found.next()) {
             (Some(container), None) => Ok(container.clone()),
-            (Some(_), Some(_)) => Err(Error::invalid(format!("Multiple IDs found with provided prefix: {wanted}"))),
+            (Some(_), Some(_)) => Err(Error::invalid(format!(
+                "Multiple IDs found with provided prefix: {wanted}"
+            ))),
             _ => Err(Error::not_found(format!("No such container: {wanted}"))),
         }
     }
@@ -210,29 +249,57 @@ impl Engine {
     /// Changes the observed state, writes it down and wakes whoever waits for it.
     pub(crate) fn observe(&self, container: &Container, change: impl FnOnce(&mut ObservedRecord)) {
         container.observed.send_modify(change);
-        self.writer.write(key::state(&container.namespace, &container.id), &container.observed.borrow());
+        self.writer.write(
+            key::state(&container.namespace, &container.id),
+            &container.observed.borrow(),
+        );
     }
 
     /// Changes the desired state, durably.
-    pub(crate) async fn desire(&self, container: &Container, change: impl FnOnce(&mut ContainerRecord)) -> Result<()> {
+    pub(crate) async fn desire(
+        &self,
+        container: &Container,
+        change: impl FnOnce(&mut ContainerRecord),
+    ) -> Result<()> {
         let before = container.record();
         let mut record = (*before).clone();
         change(&mut record);
         let spec = key::spec(&container.namespace, &container.id);
         let value = types::record::encode(&record)?;
-        self.store.commit(Txn::new().when(Guard::Present(spec.clone())).put(spec, value)).await?;
+        self.store
+            .commit(
+                Txn::new()
+                    .when(Guard::Present(spec.clone()))
+                    .put(spec, value),
+            )
+            .await?;
         container.set_record(record);
         Ok(())
     }
 
     /// Tells listeners that `action` happened to a container, with docker's attributes.
-    pub(crate) fn container_event(&self, container: &Container, action: impl Into<String>, facts: &[(&str, String)]) {
+    pub(crate) fn container_event(
+        &self,
+        container: &Container,
+        action: impl Into<String>,
+        facts: &[(&str, String)],
+    ) {
         let record = container.record();
         let mut attributes = record.config.labels.clone().unwrap_or_default();
         attributes.insert("image".into(), record.config.image.clone());
         attributes.insert("name".into(), record.name.to_string());
-        attributes.extend(facts.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-        self.events.publish(&container.namespace, "container", action, container.id.as_str(), attributes);
+        attributes.extend(
+            facts
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone())),
+        );
+        self.events.publish(
+            &container.namespace,
+            "container",
+            action,
+            container.id.as_str(),
+            attributes,
+        );
     }
 
     /// Renames a container; its old name is free at once.
@@ -245,7 +312,9 @@ impl Engine {
         let _op = container.op.lock().await;
         let before = container.record();
         if before.name == new {
-            return Err(Error::invalid(format!("Renaming a container with the same name as its current name")));
+            return Err(Error::invalid(format!(
+                "Renaming a container with the same name as its current name"
+            )));
         }
         let mut record = (*before).clone();
         record.name = new.clone();
@@ -254,24 +323,39 @@ impl Engine {
             .when(Guard::Absent(new_key.clone()))
             .delete(key::name(&container.namespace, &before.name))
             .put(new_key, container.id.as_str().to_owned())
-            .put(key::spec(&container.namespace, &container.id), types::record::encode(&record)?);
+            .put(
+                key::spec(&container.namespace, &container.id),
+                types::record::encode(&record)?,
+            );
         match self.store.commit(txn).await {
             Ok(_) => {}
             Err(store::Error::Conflict { .. }) => {
                 let holder = self.containers.holder(&container.namespace, &new);
-                return Err(name_conflict(&new, holder.as_ref().map_or("", ContainerId::as_str)));
+                return Err(name_conflict(
+                    &new,
+                    holder.as_ref().map_or("", ContainerId::as_str),
+                ));
             }
             Err(error) => return Err(error.into()),
         }
         self.containers.forget(&container);
         container.set_record(record);
         self.containers.insert(container.clone());
-        self.container_event(&container, "rename", &[("oldName", format!("/{}", before.name))]);
+        self.container_event(
+            &container,
+            "rename",
+            &[("oldName", format!("/{}", before.name))],
+        );
         Ok(())
     }
 
     /// A container as it is now; `size` also counts bytes.
-    pub async fn container_inspect(&self, scope: &Scope, name: &str, size: bool) -> Result<ContainerView> {
+    pub async fn container_inspect(
+        &self,
+        scope: &Scope,
+        name: &str,
+        size: bool,
+    ) -> Result<ContainerView> {
         let container = self.container(scope, name)?;
         self.view(&container, size).await
     }
@@ -291,14 +375,32 @@ impl Engine {
             .layers
             .iter()
             .rev()
-            .map(|layer| paths.layers.join(layer.hex()).join("tree").display().to_string())
+            .map(|layer| {
+                paths
+                    .layers
+                    .join(layer.hex())
+                    .join("tree")
+                    .display()
+                    .to_string()
+            })
             .collect();
         let mut ports: BTreeMap<_, _> = BTreeMap::new();
         if observed.state.is_running() {
-            for port in record.config.exposed_ports.iter().flatten().filter_map(|(port, _)| port.parse().ok()) {
+            for port in record
+                .config
+                .exposed_ports
+                .iter()
+                .flatten()
+                .filter_map(|(port, _)| port.parse().ok())
+            {
                 ports.insert(port, None);
             }
-            ports.extend(observed.ports.into_iter().map(|(port, bindings)| (port, Some(bindings))));
+            ports.extend(
+                observed
+                    .ports
+                    .into_iter()
+                    .map(|(port, bindings)| (port, Some(bindings))),
+            );
         }
         Ok(ContainerView {
             endpoints: self.endpoints_of(&record, &observed.endpoints),
@@ -329,7 +431,11 @@ impl Engine {
         in_use: &BTreeMap<String, EndpointSettings>,
     ) -> BTreeMap<String, EndpointSettings> {
         let mut shown = record.endpoints.clone();
-        shown.extend(in_use.iter().map(|(name, endpoint)| (name.clone(), endpoint.clone())));
+        shown.extend(
+            in_use
+                .iter()
+                .map(|(name, endpoint)| (name.clone(), endpoint.clone())),
+        );
         shown
     }
 
@@ -337,14 +443,18 @@ impl Engine {
     pub(crate) fn must_run(&self, container: &Container) -> Result<()> {
         match container.status() {
             Status::Running => Ok(()),
-            Status::Paused => {
-                Err(Error::conflict(format!("Container {} is paused, unpause the container before exec", container.id)))
-            }
+            Status::Paused => Err(Error::conflict(format!(
+                "Container {} is paused, unpause the container before exec",
+                container.id
+            ))),
             Status::Restarting => Err(Error::conflict(format!(
                 "Container {} is restarting, wait until the container is running",
                 container.id
             ))),
-            _ => Err(Error::new(Kind::Conflict, format!("container {} is not running", container.id))),
+            _ => Err(Error::new(
+                Kind::Conflict,
+                format!("container {} is not running", container.id),
+            )),
         }
     }
 }

@@ -30,7 +30,11 @@ fn wants_restart(policy: &RestartPolicy, desired: Desired, exit_code: i32, resta
     }
     match policy.name.as_str() {
         "always" | "unless-stopped" => true,
-        "on-failure" => exit_code != 0 && (policy.maximum_retry_count == 0 || i64::from(restarts) < policy.maximum_retry_count),
+        "on-failure" => {
+            exit_code != 0
+                && (policy.maximum_retry_count == 0
+                    || i64::from(restarts) < policy.maximum_retry_count)
+        }
         _ => false,
     }
 }
@@ -51,7 +55,9 @@ impl Engine {
             .collect::<Result<_>>()?;
         let found = self.agent.adopt(&plans).await?;
         for (id, observed) in found {
-            let Some(container) = self.containers.get(&id) else { continue };
+            let Some(container) = self.containers.get(&id) else {
+                continue;
+            };
             self.take_up(&container, observed);
         }
         self.agent.volumes_retain(&self.volume_names()).await?;
@@ -68,10 +74,20 @@ impl Engine {
     /// Brings the observed state in line with what the agent found.
     fn take_up(&self, container: &Container, found: Observed) {
         match found {
-            Observed::Running { pid, paused, ports, sandbox_key, endpoints } => {
+            Observed::Running {
+                pid,
+                paused,
+                ports,
+                sandbox_key,
+                endpoints,
+            } => {
                 self.reserve(container, &endpoints);
                 self.observe(container, |observed| {
-                    observed.state.status = if paused { Status::Paused } else { Status::Running };
+                    observed.state.status = if paused {
+                        Status::Paused
+                    } else {
+                        Status::Running
+                    };
                     observed.state.pid = pid;
                     if observed.state.started_at.is_zero() {
                         observed.state.started_at = Time::now();
@@ -84,12 +100,18 @@ impl Engine {
                 });
                 self.watch_health(container);
             }
-            Observed::Exited(exit) if container.is_running() || container.status() == Status::Created => {
+            Observed::Exited(exit)
+                if container.is_running() || container.status() == Status::Created =>
+            {
                 self.record_exit(container, &exit, Status::Exited);
             }
             // Nobody saw it end: the machine went down under it.
             Observed::Gone if container.is_running() => {
-                let exit = Exit { code: 255, oom_killed: false, at: Time::now() };
+                let exit = Exit {
+                    code: 255,
+                    oom_killed: false,
+                    at: Time::now(),
+                };
                 self.record_exit(container, &exit, Status::Exited);
             }
             Observed::Exited(_) | Observed::Gone => {}
@@ -108,7 +130,14 @@ impl Engine {
         }
         let state = container.observed.borrow().state.clone();
         let never_ran = state.status == Status::Created && state.started_at.is_zero();
-        if !never_ran && wants_start(&record.host.restart_policy, record.desired, state.exit_code, state.restart_count) {
+        if !never_ran
+            && wants_start(
+                &record.host.restart_policy,
+                record.desired,
+                state.exit_code,
+                state.restart_count,
+            )
+        {
             let _op = container.op.lock().await;
             let _ = self.start_locked(&container, false).await;
         } else if record.host.auto_remove && state.status == Status::Exited {
@@ -150,8 +179,21 @@ impl Engine {
         let record = container.record();
         let state = container.observed.borrow().state.clone();
         let restart = !self.is_stopping()
-            && wants_restart(&record.host.restart_policy, record.desired, exit.code, state.restart_count);
-        self.record_exit(&container, &exit, if restart { Status::Restarting } else { Status::Exited });
+            && wants_restart(
+                &record.host.restart_policy,
+                record.desired,
+                exit.code,
+                state.restart_count,
+            );
+        self.record_exit(
+            &container,
+            &exit,
+            if restart {
+                Status::Restarting
+            } else {
+                Status::Exited
+            },
+        );
         let ran = exit.at.since(state.started_at);
         if exit.oom_killed {
             self.container_event(&container, "oom", &[]);
@@ -159,14 +201,21 @@ impl Engine {
         self.container_event(
             &container,
             "die",
-            &[("exitCode", exit.code.to_string()), ("execDuration", ran.as_secs().to_string())],
+            &[
+                ("exitCode", exit.code.to_string()),
+                ("execDuration", ran.as_secs().to_string()),
+            ],
         );
         drop(op);
         if restart {
             let pause = next_pause(&container, ran);
             tracing::info!(id = %container.id, code = exit.code, ?pause, "a container ended and starts again");
             tokio::spawn(self.clone().restart_later(container, pause));
-        } else if record.host.auto_remove && !container.restarting.load(std::sync::atomic::Ordering::SeqCst) {
+        } else if record.host.auto_remove
+            && !container
+                .restarting
+                .load(std::sync::atomic::Ordering::SeqCst)
+        {
             self.remove_after_exit(&container).await;
         }
     }
@@ -200,8 +249,16 @@ impl Engine {
             if self.start_locked(&container, false).await.is_ok() {
                 return;
             }
-            let (record, state) = (container.record(), container.observed.borrow().state.clone());
-            if !wants_restart(&record.host.restart_policy, record.desired, state.exit_code.max(1), state.restart_count) {
+            let (record, state) = (
+                container.record(),
+                container.observed.borrow().state.clone(),
+            );
+            if !wants_restart(
+                &record.host.restart_policy,
+                record.desired,
+                state.exit_code.max(1),
+                state.restart_count,
+            ) {
                 return;
             }
             self.observe(&container, |observed| {
@@ -214,8 +271,15 @@ impl Engine {
 }
 
 fn next_pause(container: &Container, ran: Duration) -> Duration {
-    let mut pause = container.backoff.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    *pause = if ran >= STEADY || pause.is_zero() { FIRST_PAUSE } else { (*pause * 2).min(LONGEST_PAUSE) };
+    let mut pause = container
+        .backoff
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    *pause = if ran >= STEADY || pause.is_zero() {
+        FIRST_PAUSE
+    } else {
+        (*pause * 2).min(LONGEST_PAUSE)
+    };
     *pause
 }
 
@@ -225,12 +289,20 @@ mod tests {
 
     #[test]
     fn policies() {
-        let policy = |name: &str, tries| RestartPolicy { name: name.into(), maximum_retry_count: tries };
+        let policy = |name: &str, tries| RestartPolicy {
+            name: name.into(),
+            maximum_retry_count: tries,
+        };
         let run = Desired::Running;
         assert!(wants_restart(&policy("always", 0), run, 0, 99));
         assert!(!wants_restart(&policy("always", 0), Desired::Stopped, 0, 0));
         assert!(wants_start(&policy("always", 0), Desired::Stopped, 0, 0));
-        assert!(!wants_start(&policy("unless-stopped", 0), Desired::Stopped, 0, 0));
+        assert!(!wants_start(
+            &policy("unless-stopped", 0),
+            Desired::Stopped,
+            0,
+            0
+        ));
         assert!(wants_restart(&policy("on-failure", 2), run, 1, 1));
         assert!(!wants_restart(&policy("on-failure", 2), run, 1, 2));
         assert!(!wants_restart(&policy("on-failure", 0), run, 0, 0));

@@ -49,7 +49,9 @@ fn empty(kind: &str, target: &str, origin: &str) -> MountRecord {
 /// Checks and cleans a path inside the container.
 fn clean_target(target: &str) -> Result<String> {
     if !target.starts_with('/') {
-        return Err(Error::invalid(format!("invalid mount path: '{target}' mount path must be absolute")));
+        return Err(Error::invalid(format!(
+            "invalid mount path: '{target}' mount path must be absolute"
+        )));
     }
     let mut parts: Vec<&str> = Vec::new();
     for part in target.split('/') {
@@ -60,16 +62,21 @@ fn clean_target(target: &str) -> Result<String> {
         }
     }
     if parts.is_empty() {
-        return Err(Error::invalid("invalid specification: destination can't be '/'"));
+        return Err(Error::invalid(
+            "invalid specification: destination can't be '/'",
+        ));
     }
     Ok(format!("/{}", parts.join("/")))
 }
 
-const PROPAGATIONS: &[&str] = &["private", "rprivate", "shared", "rshared", "slave", "rslave"];
+const PROPAGATIONS: &[&str] = &[
+    "private", "rprivate", "shared", "rshared", "slave", "rslave",
+];
 
 /// Parses one `-v` specification, `source:target[:options]` or `target`.
 fn parse_bind(spec: &str) -> Result<Parsed> {
-    let bad = |reason: &str| Error::invalid(format!("invalid volume specification: '{spec}'{reason}"));
+    let bad =
+        |reason: &str| Error::invalid(format!("invalid volume specification: '{spec}'{reason}"));
     let parts: Vec<&str> = spec.split(':').collect();
     let (source, target, options) = match parts.as_slice() {
         [target] => ("", *target, ""),
@@ -92,7 +99,9 @@ fn parse_bind(spec: &str) -> Result<Parsed> {
             "nocopy" | "volume-nocopy" if !is_path => mount.no_copy = true,
             "copy" if !is_path => {}
             "bind-nonrecursive" if is_path => mount.non_recursive = true,
-            option if is_path && PROPAGATIONS.contains(&option) => mount.propagation = option.into(),
+            option if is_path && PROPAGATIONS.contains(&option) => {
+                mount.propagation = option.into()
+            }
             other => return Err(Error::invalid(format!("invalid mode: {other}"))),
         }
     }
@@ -102,7 +111,10 @@ fn parse_bind(spec: &str) -> Result<Parsed> {
         if mount.propagation.is_empty() {
             mount.propagation = "rprivate".into();
         }
-        return Ok(Parsed { mount, volume: None });
+        return Ok(Parsed {
+            mount,
+            volume: None,
+        });
     }
     if mount.mode.is_empty() {
         mount.mode = "z".into();
@@ -110,32 +122,55 @@ fn parse_bind(spec: &str) -> Result<Parsed> {
     // `name/sub/path` mounts a directory of the volume.
     let (name, subpath) = source.split_once('/').unwrap_or((source, ""));
     mount.subpath = clean_subpath(subpath)?;
-    let name = if name.is_empty() { None } else { Some(name.parse()?) };
-    Ok(Parsed { mount, volume: Some(Wanted { name, ..Wanted::default() }) })
+    let name = if name.is_empty() {
+        None
+    } else {
+        Some(name.parse()?)
+    };
+    Ok(Parsed {
+        mount,
+        volume: Some(Wanted {
+            name,
+            ..Wanted::default()
+        }),
+    })
 }
 
 fn clean_subpath(subpath: &str) -> Result<String> {
     if subpath.starts_with('/') || subpath.split('/').any(|part| part == "..") {
-        return Err(Error::invalid(format!("invalid volume subpath {subpath:?}: it must be a relative path within the volume")));
+        return Err(Error::invalid(format!(
+            "invalid volume subpath {subpath:?}: it must be a relative path within the volume"
+        )));
     }
     Ok(subpath.trim_end_matches('/').into())
 }
 
 /// Checks one `--mount`.
 fn parse_mount(mount: &Mount) -> Result<Parsed> {
-    let bad = |reason: String| Error::invalid(format!("invalid mount config for type \"{}\": {reason}", mount.kind));
+    let bad = |reason: String| {
+        Error::invalid(format!(
+            "invalid mount config for type \"{}\": {reason}",
+            mount.kind
+        ))
+    };
     if mount.target.is_empty() {
         return Err(bad("field Target must not be empty".into()));
     }
     let target = clean_target(&mount.target).map_err(|error| bad(error.message))?;
-    let mut parsed = Parsed { mount: empty(&mount.kind, &target, "mounts"), volume: None };
+    let mut parsed = Parsed {
+        mount: empty(&mount.kind, &target, "mounts"),
+        volume: None,
+    };
     parsed.mount.writable = !mount.read_only;
     let foreign = [
         ("bind", mount.bind_options.is_some(), "BindOptions"),
         ("volume", mount.volume_options.is_some(), "VolumeOptions"),
         ("tmpfs", mount.tmpfs_options.is_some(), "TmpfsOptions"),
     ];
-    if let Some((_, _, field)) = foreign.iter().find(|(kind, given, _)| *given && *kind != mount.kind) {
+    if let Some((_, _, field)) = foreign
+        .iter()
+        .find(|(kind, given, _)| *given && *kind != mount.kind)
+    {
         return Err(bad(format!("field {field} must not be specified")));
     }
     match mount.kind.as_str() {
@@ -144,14 +179,29 @@ fn parse_mount(mount: &Mount) -> Result<Parsed> {
                 return Err(bad("field Source must not be empty".into()));
             }
             if !mount.source.starts_with('/') {
-                return Err(bad(format!("invalid mount path: '{}' mount path must be absolute", mount.source)));
+                return Err(bad(format!(
+                    "invalid mount path: '{}' mount path must be absolute",
+                    mount.source
+                )));
             }
-            let options = mount.bind_options.clone().unwrap_or_else(BindOptions::default);
-            if !options.propagation.is_empty() && !PROPAGATIONS.contains(&options.propagation.as_str()) {
-                return Err(bad(format!("invalid propagation mode: {}", options.propagation)));
+            let options = mount
+                .bind_options
+                .clone()
+                .unwrap_or_else(BindOptions::default);
+            if !options.propagation.is_empty()
+                && !PROPAGATIONS.contains(&options.propagation.as_str())
+            {
+                return Err(bad(format!(
+                    "invalid propagation mode: {}",
+                    options.propagation
+                )));
             }
             parsed.mount.source.clone_from(&mount.source);
-            parsed.mount.propagation = if options.propagation.is_empty() { "rprivate".into() } else { options.propagation };
+            parsed.mount.propagation = if options.propagation.is_empty() {
+                "rprivate".into()
+            } else {
+                options.propagation
+            };
             parsed.mount.create_source = options.create_mountpoint;
             parsed.mount.non_recursive = options.non_recursive;
         }
@@ -162,10 +212,16 @@ fn parse_mount(mount: &Mount) -> Result<Parsed> {
             parsed.mount.subpath = clean_subpath(&options.subpath)?;
             parsed.mount.mode = "z".into();
             if mount.source.is_empty() && !parsed.mount.subpath.is_empty() {
-                return Err(bad("must not set Subpath when using anonymous volumes".into()));
+                return Err(bad(
+                    "must not set Subpath when using anonymous volumes".into()
+                ));
             }
             parsed.volume = Some(Wanted {
-                name: if mount.source.is_empty() { None } else { Some(mount.source.parse().map_err(|e: Error| bad(e.message))?) },
+                name: if mount.source.is_empty() {
+                    None
+                } else {
+                    Some(mount.source.parse().map_err(|e: Error| bad(e.message))?)
+                },
                 driver: driver.name,
                 options: driver.options.unwrap_or_default(),
                 labels: options.labels.unwrap_or_default(),
@@ -180,7 +236,10 @@ fn parse_mount(mount: &Mount) -> Result<Parsed> {
                 return Err(bad(format!("invalid size {}", options.size_bytes)));
             }
             if options.size_bytes > 0 {
-                parsed.mount.tmpfs_options.push(format!("size={}", options.size_bytes));
+                parsed
+                    .mount
+                    .tmpfs_options
+                    .push(format!("size={}", options.size_bytes));
             }
             if let Some(mode) = options.mode.filter(|mode| *mode != 0) {
                 parsed.mount.tmpfs_options.push(format!("mode={mode:o}"));
@@ -189,21 +248,41 @@ fn parse_mount(mount: &Mount) -> Result<Parsed> {
                 parsed.mount.tmpfs_options.push(option.join("="));
             }
         }
-        "" => return Err(Error::invalid("invalid mount config: field Type must not be empty")),
-        "npipe" | "cluster" | "image" => return Err(bad("mount type is not supported by kraud".into())),
+        "" => {
+            return Err(Error::invalid(
+                "invalid mount config: field Type must not be empty",
+            ));
+        }
+        "npipe" | "cluster" | "image" => {
+            return Err(bad("mount type is not supported by kraud".into()));
+        }
         other => return Err(Error::invalid(format!("mount type unknown: \"{other}\""))),
     }
     Ok(parsed)
 }
 
 /// All mounts of a request, later forms over earlier ones at the same target.
-fn parse_all(config: &Config, host: &HostConfig, inherited: Vec<MountRecord>) -> Result<Vec<Parsed>> {
+fn parse_all(
+    config: &Config,
+    host: &HostConfig,
+    inherited: Vec<MountRecord>,
+) -> Result<Vec<Parsed>> {
     let mut by_target: BTreeMap<String, Parsed> = BTreeMap::new();
     for mount in inherited {
-        by_target.insert(mount.target.clone(), Parsed { mount, volume: None });
+        by_target.insert(
+            mount.target.clone(),
+            Parsed {
+                mount,
+                volume: None,
+            },
+        );
     }
-    let tmpfs: Vec<String> =
-        host.tmpfs.iter().flatten().map(|(target, _)| clean_target(target)).collect::<Result<_>>()?;
+    let tmpfs: Vec<String> = host
+        .tmpfs
+        .iter()
+        .flatten()
+        .map(|(target, _)| clean_target(target))
+        .collect::<Result<_>>()?;
     let mut seen: Vec<String> = Vec::new();
     let binds = host.binds.iter().flatten().map(|spec| parse_bind(spec));
     let mounts = host.mounts.iter().flatten().map(parse_mount);
@@ -219,7 +298,10 @@ fn parse_all(config: &Config, host: &HostConfig, inherited: Vec<MountRecord>) ->
     for (target, _) in config.volumes.iter().flatten() {
         let target = clean_target(target)?;
         if !by_target.contains_key(&target) && !tmpfs.contains(&target) {
-            let parsed = Parsed { mount: empty("volume", &target, "image"), volume: Some(Wanted::default()) };
+            let parsed = Parsed {
+                mount: empty("volume", &target, "image"),
+                volume: Some(Wanted::default()),
+            };
             by_target.insert(target, parsed);
         }
     }
@@ -246,7 +328,11 @@ impl Engine {
                 self.must_exist_on_node(&mount.source).await?;
             }
             if let Some(wanted) = volume {
-                let driver = if wanted.driver.is_empty() { host.volume_driver.clone() } else { wanted.driver };
+                let driver = if wanted.driver.is_empty() {
+                    host.volume_driver.clone()
+                } else {
+                    wanted.driver
+                };
                 let request = VolumeCreate {
                     name: wanted.name.as_ref().map(ToString::to_string),
                     driver,
@@ -267,16 +353,23 @@ impl Engine {
         if self.agent.path_exists(std::path::Path::new(path)).await? {
             return Ok(());
         }
-        Err(Error::invalid(format!("invalid mount config for type \"bind\": bind source path does not exist: {path}")))
+        Err(Error::invalid(format!(
+            "invalid mount config for type \"bind\": bind source path does not exist: {path}"
+        )))
     }
 
     /// The mounts of another container, for `--volumes-from name[:ro|rw]`.
     fn mounts_from(&self, scope: &Scope, spec: &str) -> Result<Vec<MountRecord>> {
         let (name, mode) = spec.split_once(':').unwrap_or((spec, "rw"));
         if name.is_empty() {
-            return Err(Error::invalid("volumes-from specification cannot be an empty string"));
+            return Err(Error::invalid(
+                "volumes-from specification cannot be an empty string",
+            ));
         }
-        if mode.split(',').any(|part| !matches!(part, "ro" | "rw" | "z" | "Z" | "nocopy")) {
+        if mode
+            .split(',')
+            .any(|part| !matches!(part, "ro" | "rw" | "z" | "Z" | "nocopy"))
+        {
             return Err(Error::invalid(format!("invalid mode: {mode}")));
         }
         let record = self.container(scope, name)?.record();
@@ -301,19 +394,47 @@ mod tests {
     #[test]
     fn binds() {
         let parsed = parse_bind("/a:/b/../c:ro,rshared").unwrap().mount;
-        assert_eq!((parsed.kind.as_str(), parsed.target.as_str(), parsed.writable), ("bind", "/c", false));
+        assert_eq!(
+            (
+                parsed.kind.as_str(),
+                parsed.target.as_str(),
+                parsed.writable
+            ),
+            ("bind", "/c", false)
+        );
         assert_eq!(parsed.propagation, "rshared");
         let named = parse_bind("data/sub:/x:nocopy").unwrap();
         assert_eq!(named.volume.unwrap().name.unwrap().as_str(), "data");
-        assert_eq!((named.mount.subpath.as_str(), named.mount.no_copy), ("sub", true));
-        for bad in ["", ":/x", "a:", "a:b", "/a:/", "/a:/b:zz", "a:/b:c:d", "data/../x:/y", "/a:/b:nocopy"] {
+        assert_eq!(
+            (named.mount.subpath.as_str(), named.mount.no_copy),
+            ("sub", true)
+        );
+        for bad in [
+            "",
+            ":/x",
+            "a:",
+            "a:b",
+            "/a:/",
+            "/a:/b:zz",
+            "a:/b:c:d",
+            "data/../x:/y",
+            "/a:/b:nocopy",
+        ] {
             assert!(parse_bind(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn same_target_twice_is_refused() {
-        let host = HostConfig { binds: Some(vec!["/a:/x".into(), "b1:/x/".into()]), ..HostConfig::default() };
-        assert!(parse_all(&Config::default(), &host, Vec::new()).unwrap_err().message.contains("Duplicate mount point"));
+        let host = HostConfig {
+            binds: Some(vec!["/a:/x".into(), "b1:/x/".into()]),
+            ..HostConfig::default()
+        };
+        assert!(
+            parse_all(&Config::default(), &host, Vec::new())
+                .unwrap_err()
+                .message
+                .contains("Duplicate mount point")
+        );
     }
 }

@@ -17,7 +17,11 @@ impl Engine {
     }
 
     /// The plan of a container with the addresses it was given.
-    pub(crate) fn plan_connected(&self, record: &ContainerRecord, allocated: &[Allocated]) -> Result<Plan> {
+    pub(crate) fn plan_connected(
+        &self,
+        record: &ContainerRecord,
+        allocated: &[Allocated],
+    ) -> Result<Plan> {
         let host = &record.host;
         let network = match host.network_mode.as_str() {
             "host" => SandboxPlan::Host,
@@ -32,7 +36,11 @@ impl Engine {
         };
         let mut mounts: Vec<MountPlan> = record.mounts.iter().map(mount).collect::<Result<_>>()?;
         for (target, options) in host.tmpfs.iter().flatten() {
-            let options = options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
+            let options = options
+                .split(',')
+                .filter(|option| !option.is_empty())
+                .map(str::to_owned)
+                .collect();
             mounts.push(MountPlan {
                 source: MountSource::Tmpfs { options },
                 target: target.clone(),
@@ -60,29 +68,55 @@ impl Engine {
     }
 
     /// Lines of /etc/hosts: those asked for, and those of links.
-    fn extra_hosts(&self, record: &ContainerRecord, allocated: &[Allocated]) -> Vec<(String, String)> {
-        let gateway = allocated.iter().find_map(|one| one.plan.network.subnets.first().and_then(|subnet| subnet.gateway));
+    fn extra_hosts(
+        &self,
+        record: &ContainerRecord,
+        allocated: &[Allocated],
+    ) -> Vec<(String, String)> {
+        let gateway = allocated.iter().find_map(|one| {
+            one.plan
+                .network
+                .subnets
+                .first()
+                .and_then(|subnet| subnet.gateway)
+        });
         let mut lines = Vec::new();
         for entry in record.host.extra_hosts.iter().flatten() {
-            let Some((name, address)) = entry.split_once([':', '=']) else { continue };
+            let Some((name, address)) = entry.split_once([':', '=']) else {
+                continue;
+            };
             let address = address.trim_start_matches('[').trim_end_matches(']');
             match (address, gateway) {
-                ("host-gateway", Some(gateway)) => lines.push((gateway.to_string(), name.to_owned())),
+                ("host-gateway", Some(gateway)) => {
+                    lines.push((gateway.to_string(), name.to_owned()))
+                }
                 ("host-gateway", None) => {}
                 _ => lines.push((address.to_owned(), name.to_owned())),
             }
         }
-        let scope = crate::Scope { namespace: record.namespace.clone() };
+        let scope = crate::Scope {
+            namespace: record.namespace.clone(),
+        };
         for link in record.host.links.iter().flatten() {
             let (name, alias) = link.split_once(':').unwrap_or((link, link));
-            let Ok(other) = self.container(&scope, name) else { continue };
-            let address = other.observed.borrow().endpoints.values().find_map(|endpoint| {
-                Some(endpoint.ip_address.clone()).filter(|address| !address.is_empty())
-            });
+            let Ok(other) = self.container(&scope, name) else {
+                continue;
+            };
+            let address = other
+                .observed
+                .borrow()
+                .endpoints
+                .values()
+                .find_map(|endpoint| {
+                    Some(endpoint.ip_address.clone()).filter(|address| !address.is_empty())
+                });
             if let Some(address) = address {
                 let alias = alias.rsplit('/').next().unwrap_or(alias);
                 let other = other.record();
-                lines.push((address, format!("{alias} {} {}", other.id.short(), other.name)));
+                lines.push((
+                    address,
+                    format!("{alias} {} {}", other.id.short(), other.name),
+                ));
             }
         }
         lines
@@ -91,12 +125,24 @@ impl Engine {
 
 fn mount(record: &MountRecord) -> Result<MountPlan> {
     let source = match (record.kind.as_str(), &record.volume) {
-        ("bind", _) => MountSource::Bind { path: record.source.clone().into(), create: record.create_source },
-        ("volume", Some(name)) => {
-            MountSource::Volume { name: name.clone(), subpath: record.subpath.clone(), no_copy: record.no_copy }
+        ("bind", _) => MountSource::Bind {
+            path: record.source.clone().into(),
+            create: record.create_source,
+        },
+        ("volume", Some(name)) => MountSource::Volume {
+            name: name.clone(),
+            subpath: record.subpath.clone(),
+            no_copy: record.no_copy,
+        },
+        ("tmpfs", _) => MountSource::Tmpfs {
+            options: record.tmpfs_options.clone(),
+        },
+        (kind, _) => {
+            return Err(Error::system(format!(
+                "planning the mount of {}: unknown kind {kind:?}",
+                record.target
+            )));
         }
-        ("tmpfs", _) => MountSource::Tmpfs { options: record.tmpfs_options.clone() },
-        (kind, _) => return Err(Error::system(format!("planning the mount of {}: unknown kind {kind:?}", record.target))),
     };
     Ok(MountPlan {
         source,
@@ -113,7 +159,10 @@ fn namespace(mode: &str) -> Result<NamespaceMode> {
         "shareable" => NamespaceMode::Shareable,
         "host" => NamespaceMode::Host,
         "none" => NamespaceMode::None,
-        other => match other.strip_prefix("container:").map(str::parse::<ContainerId>) {
+        other => match other
+            .strip_prefix("container:")
+            .map(str::parse::<ContainerId>)
+        {
             Some(Ok(id)) => NamespaceMode::Container(id),
             _ => return Err(Error::invalid(format!("invalid namespace mode: {other}"))),
         },
@@ -126,8 +175,12 @@ fn published(record: &ContainerRecord) -> Result<Vec<(Port, PortBinding)>> {
     for (port, bindings) in record.host.port_bindings.iter().flatten() {
         let bindings = bindings.as_deref().unwrap_or_default();
         for binding in bindings {
-            port_range(&binding.host_port)
-                .ok_or_else(|| Error::invalid(format!("invalid port specification: {:?}", binding.host_port)))?;
+            port_range(&binding.host_port).ok_or_else(|| {
+                Error::invalid(format!(
+                    "invalid port specification: {:?}",
+                    binding.host_port
+                ))
+            })?;
             list.push((*port, binding.clone()));
         }
         if bindings.is_empty() {

@@ -9,24 +9,30 @@ use store::Txn;
 use types::{Error, Filters, Result, Time, state::Status};
 
 use super::Container;
-use crate::{
-    Engine, Scope,
-    record::key,
-    request::RemoveRequest,
-    view::Pruned,
-};
+use crate::{Engine, Scope, record::key, request::RemoveRequest, view::Pruned};
 
 impl Engine {
     /// Removes a container; a running one only by force.
-    pub async fn container_remove(&self, scope: &Scope, name: &str, request: RemoveRequest) -> Result<()> {
+    pub async fn container_remove(
+        &self,
+        scope: &Scope,
+        name: &str,
+        request: RemoveRequest,
+    ) -> Result<()> {
         let container = self.container(scope, name)?;
         let record = container.record();
         match container.status() {
             Status::Running | Status::Paused | Status::Restarting if !request.force => {
                 let (state, remedy) = match container.status() {
                     Status::Paused => ("paused", "and must be unpaused first"),
-                    Status::Restarting => ("restarting", "stop the container before removing or force remove"),
-                    _ => ("running", "stop the container before removing or force remove"),
+                    Status::Restarting => (
+                        "restarting",
+                        "stop the container before removing or force remove",
+                    ),
+                    _ => (
+                        "running",
+                        "stop the container before removing or force remove",
+                    ),
                 };
                 let joint = if state == "paused" { " " } else { ": " };
                 return Err(Error::conflict(format!(
@@ -35,17 +41,25 @@ impl Engine {
                 )));
             }
             Status::Removing if !request.force => {
-                return Err(Error::conflict(format!("removal of container {name} is already in progress")));
+                return Err(Error::conflict(format!(
+                    "removal of container {name} is already in progress"
+                )));
             }
             Status::Restarting => {
-                self.desire(&container, |record| record.desired = types::state::Desired::Stopped).await?;
+                self.desire(&container, |record| {
+                    record.desired = types::state::Desired::Stopped
+                })
+                .await?;
                 // It may have come up again in this very moment.
                 if !self.end_restarting(&container).await && container.is_running() {
                     self.kill_and_wait(&container).await?;
                 }
             }
             Status::Running | Status::Paused => {
-                self.desire(&container, |record| record.desired = types::state::Desired::Stopped).await?;
+                self.desire(&container, |record| {
+                    record.desired = types::state::Desired::Stopped
+                })
+                .await?;
                 self.kill_and_wait(&container).await?;
             }
             _ => {}
@@ -60,13 +74,20 @@ impl Engine {
             return Ok(());
         }
         if container.is_running() {
-            return Err(Error::conflict(format!("container {} was started while it was being removed", container.id)));
+            return Err(Error::conflict(format!(
+                "container {} was started while it was being removed",
+                container.id
+            )));
         }
         let before = container.status();
-        container.observed.send_modify(|observed| observed.state.status = Status::Removing);
+        container
+            .observed
+            .send_modify(|observed| observed.state.status = Status::Removing);
         let removed = self.remove_locked(container).await;
         if let Err(error) = removed {
-            container.observed.send_modify(|observed| observed.state.status = before);
+            container
+                .observed
+                .send_modify(|observed| observed.state.status = before);
             return Err(error.context(format_args!("removing container {}", container.id)));
         }
         self.execs.forget_all(&container.id);
@@ -80,10 +101,15 @@ impl Engine {
 
     async fn remove_locked(&self, container: &Arc<Container>) -> Result<()> {
         self.agent.release(&container.id).await?;
-        self.writer.forget(key::state(&container.namespace, &container.id)).await;
+        self.writer
+            .forget(key::state(&container.namespace, &container.id))
+            .await;
         let txn = Txn::new()
             .delete(key::name(&container.namespace, &container.record().name))
-            .delete_prefix(format!("ns/{}/containers/{}/", container.namespace, container.id));
+            .delete_prefix(format!(
+                "ns/{}/containers/{}/",
+                container.namespace, container.id
+            ));
         self.store.commit(txn).await?;
         self.containers.forget(container);
         if let Err(error) = self.agent.destroy(&container.id).await {
@@ -99,7 +125,8 @@ impl Engine {
                 continue;
             }
             let Some(name) = &mount.volume else { continue };
-            self.volume_remove_if_anonymous(&container.namespace, name).await;
+            self.volume_remove_if_anonymous(&container.namespace, name)
+                .await;
         }
     }
 
@@ -123,9 +150,17 @@ impl Engine {
         let mut pruned = Pruned::default();
         for container in self.containers.of(&scope.namespace) {
             let record = container.record();
-            let label = |name: &str| record.config.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str);
+            let label = |name: &str| {
+                record
+                    .config
+                    .labels
+                    .as_ref()
+                    .and_then(|labels| labels.get(name))
+                    .map(String::as_str)
+            };
             let old_enough = until.is_none_or(|until: Time| record.created < until);
-            if container.is_running() || !old_enough || !crate::system::labels_pass(filters, label) {
+            if container.is_running() || !old_enough || !crate::system::labels_pass(filters, label)
+            {
                 continue;
             }
             let size = self.agent.size_rw(&container.id).await.unwrap_or(0);

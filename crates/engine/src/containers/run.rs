@@ -16,16 +16,28 @@ impl Engine {
         let container = self.container(scope, name)?;
         let _op = container.op.lock().await;
         match container.status() {
-            Status::Running => return Err(Error::not_modified(format!("container {} is already started", container.id))),
+            Status::Running => {
+                return Err(Error::not_modified(format!(
+                    "container {} is already started",
+                    container.id
+                )));
+            }
             Status::Paused => {
-                return Err(Error::conflict("cannot start a paused container, try unpause instead"));
+                return Err(Error::conflict(
+                    "cannot start a paused container, try unpause instead",
+                ));
             }
             Status::Removing | Status::Dead => {
-                return Err(Error::conflict("container is marked for removal and cannot be started"));
+                return Err(Error::conflict(
+                    "container is marked for removal and cannot be started",
+                ));
             }
             Status::Created | Status::Exited | Status::Restarting => {}
         }
-        *container.backoff.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Duration::ZERO;
+        *container
+            .backoff
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = Duration::ZERO;
         let result = self.start_locked(&container, true).await;
         if result.is_err() && container.record().host.auto_remove {
             drop(_op);
@@ -70,7 +82,8 @@ impl Engine {
         let (desired, started) = tokio::join!(
             async {
                 if by_user && record.desired != Desired::Running {
-                    self.desire(container, |record| record.desired = Desired::Running).await
+                    self.desire(container, |record| record.desired = Desired::Running)
+                        .await
                 } else {
                     Ok(())
                 }
@@ -89,11 +102,18 @@ impl Engine {
                 pid: started.pid,
                 started_at: Time::now(),
                 finished_at: observed.state.finished_at,
-                restart_count: if by_user { 0 } else { observed.state.restart_count + 1 },
+                restart_count: if by_user {
+                    0
+                } else {
+                    observed.state.restart_count + 1
+                },
                 health: first_health,
                 ..ContainerState::default()
             };
-            observed.endpoints = allocated.iter().map(|one| (one.name.clone(), one.settings.clone())).collect();
+            observed.endpoints = allocated
+                .iter()
+                .map(|one| (one.name.clone(), one.settings.clone()))
+                .collect();
             observed.ports = started.ports;
             observed.sandbox_key = started.sandbox_key;
         });
@@ -104,17 +124,27 @@ impl Engine {
 
     /// Whether the containers whose namespaces this one joins run.
     fn sources_run(&self, record: &crate::record::ContainerRecord) -> Result<()> {
-        for (mode, what) in
-            [(&record.host.network_mode, "network"), (&record.host.pid_mode, "PID"), (&record.host.ipc_mode, "IPC")]
-        {
-            let Some(id) = mode.strip_prefix("container:") else { continue };
-            let other = id.parse::<ContainerId>().ok().and_then(|id| self.containers.get(&id));
+        for (mode, what) in [
+            (&record.host.network_mode, "network"),
+            (&record.host.pid_mode, "PID"),
+            (&record.host.ipc_mode, "IPC"),
+        ] {
+            let Some(id) = mode.strip_prefix("container:") else {
+                continue;
+            };
+            let other = id
+                .parse::<ContainerId>()
+                .ok()
+                .and_then(|id| self.containers.get(&id));
             match other {
                 None => return Err(Error::not_found(format!("No such container: {id}"))),
                 Some(other) if !other.is_running() => {
                     return Err(Error::new(
                         Kind::Conflict,
-                        format!("cannot join {what} namespace of a non running container: container {id} is {}", other.status().as_str()),
+                        format!(
+                            "cannot join {what} namespace of a non running container: container {id} is {}",
+                            other.status().as_str()
+                        ),
                     ));
                 }
                 Some(_) => {}

@@ -21,7 +21,11 @@ impl Engine {
     /// Samples of what a container uses, from now on.
     pub fn container_stats(&self, scope: &Scope, name: &str) -> Result<StatsStream> {
         let container = self.container(scope, name)?;
-        Ok(StatsStream { engine: self.clone(), container, taken: 0 })
+        Ok(StatsStream {
+            engine: self.clone(),
+            container,
+            taken: 0,
+        })
     }
 }
 

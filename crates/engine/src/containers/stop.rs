@@ -19,21 +19,29 @@ const SIGTERM: i32 = 15;
 
 /// Signal names by number, from 1 (Linux, x86-64 and arm64).
 const SIGNALS: &[&str] = &[
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
-    "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
-    "PWR", "SYS",
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
 /// `9`, `KILL`, `sigkill`, `RTMIN+3`.
 pub(super) fn parse_signal(text: &str) -> Result<i32> {
     let bad = || Error::invalid(format!("invalid signal: {text}"));
     if let Ok(number) = text.parse::<i32>() {
-        return if (1..=64).contains(&number) { Ok(number) } else { Err(bad()) };
+        return if (1..=64).contains(&number) {
+            Ok(number)
+        } else {
+            Err(bad())
+        };
     }
     let name = text.to_ascii_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
     let offset = |rest: &str, sign: char| -> Option<i32> {
-        if rest.is_empty() { Some(0) } else { rest.strip_prefix(sign)?.parse().ok() }
+        if rest.is_empty() {
+            Some(0)
+        } else {
+            rest.strip_prefix(sign)?.parse().ok()
+        }
     };
     let number = match name {
         "CLD" => Some(17),
@@ -42,38 +50,68 @@ pub(super) fn parse_signal(text: &str) -> Result<i32> {
         _ => match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
             (Some(rest), _) => offset(rest, '+').map(|n| 34 + n),
             (_, Some(rest)) => offset(rest, '-').map(|n| 64 - n),
-            _ => SIGNALS.iter().position(|known| *known == name).and_then(|index| i32::try_from(index + 1).ok()),
+            _ => SIGNALS
+                .iter()
+                .position(|known| *known == name)
+                .and_then(|index| i32::try_from(index + 1).ok()),
         },
     };
-    number.filter(|number| (1..=64).contains(number)).ok_or_else(bad)
+    number
+        .filter(|number| (1..=64).contains(number))
+        .ok_or_else(bad)
 }
 
 impl Container {
     fn stop_signal(&self) -> i32 {
-        self.record().config.stop_signal.as_deref().and_then(|text| parse_signal(text).ok()).unwrap_or(SIGTERM)
+        self.record()
+            .config
+            .stop_signal
+            .as_deref()
+            .and_then(|text| parse_signal(text).ok())
+            .unwrap_or(SIGTERM)
     }
 }
 
 impl Engine {
     /// Stops a container: its stop signal, then SIGKILL after `timeout` seconds (-1 waits
     /// for ever). [`types::Kind::NotModified`] when it does not run.
-    pub async fn container_stop(&self, scope: &Scope, name: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<()> {
+    pub async fn container_stop(
+        &self,
+        scope: &Scope,
+        name: &str,
+        signal: Option<&str>,
+        timeout: Option<i64>,
+    ) -> Result<()> {
         let container = self.container(scope, name)?;
-        let signal = signal.filter(|text| !text.is_empty()).map(parse_signal).transpose()?;
+        let signal = signal
+            .filter(|text| !text.is_empty())
+            .map(parse_signal)
+            .transpose()?;
         if !container.is_running() {
-            return Err(Error::not_modified(format!("container {} is already stopped", container.id)));
+            return Err(Error::not_modified(format!(
+                "container {} is already stopped",
+                container.id
+            )));
         }
         self.stop(&container, signal, timeout).await
     }
 
     /// Stops a container that may or may not run.
-    pub(crate) async fn stop(&self, container: &Arc<Container>, signal: Option<i32>, timeout: Option<i64>) -> Result<()> {
-        self.desire(container, |record| record.desired = Desired::Stopped).await?;
+    pub(crate) async fn stop(
+        &self,
+        container: &Arc<Container>,
+        signal: Option<i32>,
+        timeout: Option<i64>,
+    ) -> Result<()> {
+        self.desire(container, |record| record.desired = Desired::Stopped)
+            .await?;
         if self.end_restarting(container).await {
             return Ok(());
         }
         let signal = signal.unwrap_or_else(|| container.stop_signal());
-        let seconds = timeout.or(container.record().config.stop_timeout).unwrap_or(STOP_TIMEOUT);
+        let seconds = timeout
+            .or(container.record().config.stop_timeout)
+            .unwrap_or(STOP_TIMEOUT);
         self.send_signal(container, signal).await?;
         let patience = u64::try_from(seconds).ok().map(Duration::from_secs);
         if !self.ended_within(container, patience).await {
@@ -114,7 +152,9 @@ impl Engine {
     /// Waits until the container has ended; `None` waits for ever.
     async fn ended_within(&self, container: &Container, patience: Option<Duration>) -> bool {
         let mut observed = container.observed.subscribe();
-        let ended = observed.wait_for(|observed| !matches!(observed.state.status, Status::Running | Status::Paused));
+        let ended = observed.wait_for(|observed| {
+            !matches!(observed.state.status, Status::Running | Status::Paused)
+        });
         match patience {
             None => ended.await.is_ok(),
             Some(patience) => tokio::time::timeout(patience, ended).await.is_ok(),
@@ -135,31 +175,61 @@ impl Engine {
     }
 
     /// Sends a signal; with SIGKILL waits for the end.
-    pub async fn container_kill(&self, scope: &Scope, name: &str, signal: Option<&str>) -> Result<()> {
+    pub async fn container_kill(
+        &self,
+        scope: &Scope,
+        name: &str,
+        signal: Option<&str>,
+    ) -> Result<()> {
         let container = self.container(scope, name)?;
-        let signal = signal.filter(|text| !text.is_empty()).map_or(Ok(SIGKILL), parse_signal)?;
+        let signal = signal
+            .filter(|text| !text.is_empty())
+            .map_or(Ok(SIGKILL), parse_signal)?;
         if !matches!(container.status(), Status::Running | Status::Paused) {
             if self.end_restarting(&container).await {
-                return self.desire(&container, |record| record.desired = Desired::Stopped).await;
+                return self
+                    .desire(&container, |record| record.desired = Desired::Stopped)
+                    .await;
             }
-            return Err(Error::conflict(format!("cannot kill container: {name}: container {} is not running", container.id)));
+            return Err(Error::conflict(format!(
+                "cannot kill container: {name}: container {} is not running",
+                container.id
+            )));
         }
         // A signal that is meant to end it also ends the restart policy's work.
         if signal == SIGKILL || signal == container.stop_signal() {
-            self.desire(&container, |record| record.desired = Desired::Stopped).await?;
+            self.desire(&container, |record| record.desired = Desired::Stopped)
+                .await?;
         }
-        if signal == SIGKILL { self.kill_and_wait(&container).await } else { self.send_signal(&container, signal).await }
+        if signal == SIGKILL {
+            self.kill_and_wait(&container).await
+        } else {
+            self.send_signal(&container, signal).await
+        }
     }
 
     /// Stops it if it runs, and starts it.
-    pub async fn container_restart(&self, scope: &Scope, name: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<()> {
+    pub async fn container_restart(
+        &self,
+        scope: &Scope,
+        name: &str,
+        signal: Option<&str>,
+        timeout: Option<i64>,
+    ) -> Result<()> {
         let container = self.container(scope, name)?;
-        let signal = signal.filter(|text| !text.is_empty()).map(parse_signal).transpose()?;
+        let signal = signal
+            .filter(|text| !text.is_empty())
+            .map(parse_signal)
+            .transpose()?;
         if container.is_running() {
             // An AutoRemove container lives through a restart.
-            container.restarting.store(true, std::sync::atomic::Ordering::SeqCst);
+            container
+                .restarting
+                .store(true, std::sync::atomic::Ordering::SeqCst);
             let stopped = self.stop(&container, signal, timeout).await;
-            container.restarting.store(false, std::sync::atomic::Ordering::SeqCst);
+            container
+                .restarting
+                .store(false, std::sync::atomic::Ordering::SeqCst);
             stopped?;
         }
         let _op = container.op.lock().await;
@@ -176,14 +246,29 @@ impl Engine {
         let _op = container.op.lock().await;
         match container.status() {
             Status::Running => {}
-            Status::Paused => return Err(Error::conflict(format!("container {} is already paused", container.id))),
-            Status::Restarting => {
-                return Err(Error::conflict(format!("Container {} is restarting, wait until the container is running", container.id)));
+            Status::Paused => {
+                return Err(Error::conflict(format!(
+                    "container {} is already paused",
+                    container.id
+                )));
             }
-            _ => return Err(Error::conflict(format!("container {} is not running", container.id))),
+            Status::Restarting => {
+                return Err(Error::conflict(format!(
+                    "Container {} is restarting, wait until the container is running",
+                    container.id
+                )));
+            }
+            _ => {
+                return Err(Error::conflict(format!(
+                    "container {} is not running",
+                    container.id
+                )));
+            }
         }
         self.agent.set_paused(&container.id, true).await?;
-        self.observe(&container, |observed| observed.state.status = Status::Paused);
+        self.observe(&container, |observed| {
+            observed.state.status = Status::Paused
+        });
         self.container_event(&container, "pause", &[]);
         Ok(())
     }
@@ -192,7 +277,10 @@ impl Engine {
     pub async fn container_unpause(&self, scope: &Scope, name: &str) -> Result<()> {
         let container = self.container(scope, name)?;
         if container.status() != Status::Paused {
-            return Err(Error::conflict(format!("Container {} is not paused", container.id)));
+            return Err(Error::conflict(format!(
+                "Container {} is not paused",
+                container.id
+            )));
         }
         self.thaw(&container).await
     }
@@ -203,7 +291,9 @@ impl Engine {
             return Ok(());
         }
         self.agent.set_paused(&container.id, false).await?;
-        self.observe(container, |observed| observed.state.status = Status::Running);
+        self.observe(container, |observed| {
+            observed.state.status = Status::Running
+        });
         self.container_event(container, "unpause", &[]);
         Ok(())
     }
@@ -215,7 +305,14 @@ mod tests {
 
     #[test]
     fn signals() {
-        for (text, number) in [("9", 9), ("KILL", 9), ("sigterm", 15), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("SYS", 31)] {
+        for (text, number) in [
+            ("9", 9),
+            ("KILL", 9),
+            ("sigterm", 15),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX-1", 63),
+            ("SYS", 31),
+        ] {
             assert_eq!(parse_signal(text).unwrap(), number, "{text}");
         }
         for bad in ["", "0", "65", "-1", "NOPE", "RTMIN+99", "RTMINX"] {

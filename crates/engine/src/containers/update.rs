@@ -7,13 +7,20 @@ use crate::{Engine, Scope, request::UpdateRequest};
 
 impl Engine {
     /// Changes limits, now and for later runs; returns warnings.
-    pub async fn container_update(&self, scope: &Scope, name: &str, request: UpdateRequest) -> Result<Vec<String>> {
+    pub async fn container_update(
+        &self,
+        scope: &Scope,
+        name: &str,
+        request: UpdateRequest,
+    ) -> Result<Vec<String>> {
         let container = self.container(scope, name)?;
         if let Some(policy) = &request.restart_policy {
             validate::restart_policy(policy)?;
             let restarts = !matches!(policy.name.as_str(), "" | "no");
             if restarts && container.record().host.auto_remove {
-                return Err(Error::invalid("Restart policy cannot be updated because AutoRemove is enabled for the container"));
+                return Err(Error::invalid(
+                    "Restart policy cannot be updated because AutoRemove is enabled for the container",
+                ));
             }
         }
         let _op = container.op.lock().await;
@@ -26,7 +33,10 @@ impl Engine {
         }
         self.desire(&container, |record| {
             record.host.resources = resources;
-            if let Some(policy) = request.restart_policy.filter(|policy| !policy.name.is_empty()) {
+            if let Some(policy) = request
+                .restart_policy
+                .filter(|policy| !policy.name.is_empty())
+            {
                 record.host.restart_policy = policy;
             }
         })

@@ -1,6 +1,10 @@
 //! What is wrong with a request, in docker's words, before anything is changed.
 
-use types::{Config, Error, HostConfig, Result, container::{Resources, RestartPolicy}, port::Port};
+use types::{
+    Config, Error, HostConfig, Result,
+    container::{Resources, RestartPolicy},
+    port::Port,
+};
 
 /// The least memory limit that a container can start under (bytes).
 const LEAST_MEMORY: i64 = 6 << 20;
@@ -16,36 +20,56 @@ pub(super) fn create(config: &Config, host: &mut HostConfig, cpus: usize) -> Res
     }
     for variable in config.env.iter().flatten() {
         if variable.is_empty() || variable.starts_with('=') {
-            return Err(Error::invalid(format!("invalid environment variable: {variable}")));
+            return Err(Error::invalid(format!(
+                "invalid environment variable: {variable}"
+            )));
         }
     }
     if let Some(signal) = &config.stop_signal {
         super::stop::parse_signal(signal)?;
     }
     if config.hostname.len() > 63 {
-        return Err(Error::invalid(format!("invalid hostname: {:?} is longer than 63 bytes", config.hostname)));
+        return Err(Error::invalid(format!(
+            "invalid hostname: {:?} is longer than 63 bytes",
+            config.hostname
+        )));
     }
     for port in config.exposed_ports.iter().flatten().map(|(port, _)| port) {
-        port.parse::<Port>().map_err(|_| Error::invalid(format!("invalid port specification: {port:?}")))?;
+        port.parse::<Port>()
+            .map_err(|_| Error::invalid(format!("invalid port specification: {port:?}")))?;
     }
     for (port, bindings) in host.port_bindings.iter().flatten() {
         for binding in bindings.iter().flatten() {
-            port_range(&binding.host_port)
-                .ok_or_else(|| Error::invalid(format!("invalid port specification: {:?}", binding.host_port)))?;
+            port_range(&binding.host_port).ok_or_else(|| {
+                Error::invalid(format!(
+                    "invalid port specification: {:?}",
+                    binding.host_port
+                ))
+            })?;
             if !binding.host_ip.is_empty() && binding.host_ip.parse::<std::net::IpAddr>().is_err() {
-                return Err(Error::invalid(format!("invalid IP address in add-host: {:?} for port {port}", binding.host_ip)));
+                return Err(Error::invalid(format!(
+                    "invalid IP address in add-host: {:?} for port {port}",
+                    binding.host_ip
+                )));
             }
         }
     }
     health(config)?;
     restart_policy(&host.restart_policy)?;
     if host.auto_remove && !matches!(host.restart_policy.name.as_str(), "" | "no") {
-        return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
+        return Err(Error::invalid(
+            "can't create 'AutoRemove' container with restart policy",
+        ));
     }
     modes(config, host)?;
     for entry in host.extra_hosts.iter().flatten() {
-        if !entry.split_once([':', '=']).is_some_and(|(name, address)| !name.is_empty() && !address.is_empty()) {
-            return Err(Error::invalid(format!("bad format for add-host: {entry:?}")));
+        if !entry
+            .split_once([':', '='])
+            .is_some_and(|(name, address)| !name.is_empty() && !address.is_empty())
+        {
+            return Err(Error::invalid(format!(
+                "bad format for add-host: {entry:?}"
+            )));
         }
     }
     if host.shm_size < 0 {
@@ -56,14 +80,27 @@ pub(super) fn create(config: &Config, host: &mut HostConfig, cpus: usize) -> Res
     }
     log_config(host)?;
     resources(&mut host.resources, cpus, &mut warnings)?;
-    if host.resources.device_requests.as_ref().is_some_and(|list| !list.is_empty()) {
-        return Err(Error::invalid("could not select device driver \"\" with capabilities: [[gpu]]"));
+    if host
+        .resources
+        .device_requests
+        .as_ref()
+        .is_some_and(|list| !list.is_empty())
+    {
+        return Err(Error::invalid(
+            "could not select device driver \"\" with capabilities: [[gpu]]",
+        ));
     }
     if !matches!(host.isolation.as_str(), "" | "default") {
-        return Err(Error::invalid(format!("invalid isolation ({}): only 'default' is supported on linux", host.isolation)));
+        return Err(Error::invalid(format!(
+            "invalid isolation ({}): only 'default' is supported on linux",
+            host.isolation
+        )));
     }
     if host.userns_mode != "" && host.userns_mode != "host" {
-        return Err(Error::invalid(format!("invalid user namespace mode: {:?}", host.userns_mode)));
+        return Err(Error::invalid(format!(
+            "invalid user namespace mode: {:?}",
+            host.userns_mode
+        )));
     }
     Ok(warnings)
 }
@@ -83,7 +120,9 @@ pub(super) fn port_range(text: &str) -> Option<(u16, u16)> {
 }
 
 fn health(config: &Config) -> Result<()> {
-    let Some(health) = &config.healthcheck else { return Ok(()) };
+    let Some(health) = &config.healthcheck else {
+        return Ok(());
+    };
     let least = 1_000_000;
     for (value, name) in [
         (health.interval, "Interval"),
@@ -92,7 +131,9 @@ fn health(config: &Config) -> Result<()> {
         (health.start_interval, "StartInterval"),
     ] {
         if value != 0 && value < least {
-            return Err(Error::invalid(format!("{name} in Healthcheck cannot be less than 1ms")));
+            return Err(Error::invalid(format!(
+                "{name} in Healthcheck cannot be less than 1ms"
+            )));
         }
     }
     if health.retries < 0 {
@@ -100,7 +141,9 @@ fn health(config: &Config) -> Result<()> {
     }
     match health.test.as_deref() {
         Some([kind, ..]) if !matches!(kind.as_str(), "NONE" | "CMD" | "CMD-SHELL") => {
-            Err(Error::invalid(format!("Unknown healthcheck type {kind:?} in Healthcheck: want NONE, CMD or CMD-SHELL")))
+            Err(Error::invalid(format!(
+                "Unknown healthcheck type {kind:?} in Healthcheck: want NONE, CMD or CMD-SHELL"
+            )))
         }
         _ => Ok(()),
     }
@@ -109,13 +152,19 @@ fn health(config: &Config) -> Result<()> {
 /// Checks a restart policy.
 pub(super) fn restart_policy(policy: &RestartPolicy) -> Result<()> {
     match policy.name.as_str() {
-        "always" | "unless-stopped" | "no" | "" if policy.maximum_retry_count != 0 => Err(Error::invalid(format!(
-            "invalid restart policy: maximum retry count can only be used with 'on-failure'{}",
-            if policy.maximum_retry_count < 0 { " and cannot be negative" } else { "" }
-        ))),
-        "on-failure" if policy.maximum_retry_count < 0 => {
-            Err(Error::invalid("invalid restart policy: maximum retry count cannot be negative"))
+        "always" | "unless-stopped" | "no" | "" if policy.maximum_retry_count != 0 => {
+            Err(Error::invalid(format!(
+                "invalid restart policy: maximum retry count can only be used with 'on-failure'{}",
+                if policy.maximum_retry_count < 0 {
+                    " and cannot be negative"
+                } else {
+                    ""
+                }
+            )))
         }
+        "on-failure" if policy.maximum_retry_count < 0 => Err(Error::invalid(
+            "invalid restart policy: maximum retry count cannot be negative",
+        )),
         "" | "no" | "always" | "unless-stopped" | "on-failure" => Ok(()),
         other => Err(Error::invalid(format!(
             "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
@@ -124,35 +173,74 @@ pub(super) fn restart_policy(policy: &RestartPolicy) -> Result<()> {
 }
 
 fn modes(config: &Config, host: &HostConfig) -> Result<()> {
-    let of_container = |mode: &str| mode.strip_prefix("container:").is_some_and(|name| !name.is_empty());
+    let of_container = |mode: &str| {
+        mode.strip_prefix("container:")
+            .is_some_and(|name| !name.is_empty())
+    };
     for (mode, known, what) in [
         (&host.pid_mode, &["", "host"][..], "PID"),
-        (&host.ipc_mode, &["", "none", "private", "shareable", "host"][..], "IPC"),
+        (
+            &host.ipc_mode,
+            &["", "none", "private", "shareable", "host"][..],
+            "IPC",
+        ),
     ] {
         if !known.contains(&mode.as_str()) && !of_container(mode) {
             return Err(Error::invalid(format!("invalid {what} mode: {mode}")));
         }
     }
     if !matches!(host.uts_mode.as_str(), "" | "host") {
-        return Err(Error::invalid(format!("invalid UTS mode: {}", host.uts_mode)));
+        return Err(Error::invalid(format!(
+            "invalid UTS mode: {}",
+            host.uts_mode
+        )));
     }
     if !matches!(host.cgroupns_mode.as_str(), "" | "private" | "host") {
-        return Err(Error::invalid(format!("invalid cgroup namespace mode: {}", host.cgroupns_mode)));
+        return Err(Error::invalid(format!(
+            "invalid cgroup namespace mode: {}",
+            host.cgroupns_mode
+        )));
     }
     let shares = host.network_mode.starts_with("container:");
     if shares && !of_container(&host.network_mode) {
-        return Err(Error::invalid("Container network mode requires a container to join: invalid container format container:<name|id>"));
+        return Err(Error::invalid(
+            "Container network mode requires a container to join: invalid container format container:<name|id>",
+        ));
     }
     let host_network = host.network_mode == "host";
     let conflicts = [
-        (shares && !config.hostname.is_empty(), "conflicting options: hostname and the network mode"),
-        (host.uts_mode == "host" && !config.hostname.is_empty(), "conflicting options: hostname and the UTS mode"),
-        (shares && host.links.is_some(), "conflicting options: container type network can't be used with links. This would result in undefined behavior"),
-        (host_network && host.links.as_ref().is_some_and(|l| !l.is_empty()), "conflicting options: host type networking can't be used with links. This would result in undefined behavior"),
-        (shares && host.dns.as_ref().is_some_and(|l| !l.is_empty()), "conflicting options: dns and the network mode"),
-        (shares && host.extra_hosts.as_ref().is_some_and(|l| !l.is_empty()), "conflicting options: custom host-to-IP mapping and the network mode"),
-        (shares && host.port_bindings.as_ref().is_some_and(|l| !l.is_empty()), "conflicting options: port publishing and the container type network mode"),
-        (shares && host.publish_all_ports, "conflicting options: port publishing and the container type network mode"),
+        (
+            shares && !config.hostname.is_empty(),
+            "conflicting options: hostname and the network mode",
+        ),
+        (
+            host.uts_mode == "host" && !config.hostname.is_empty(),
+            "conflicting options: hostname and the UTS mode",
+        ),
+        (
+            shares && host.links.is_some(),
+            "conflicting options: container type network can't be used with links. This would result in undefined behavior",
+        ),
+        (
+            host_network && host.links.as_ref().is_some_and(|l| !l.is_empty()),
+            "conflicting options: host type networking can't be used with links. This would result in undefined behavior",
+        ),
+        (
+            shares && host.dns.as_ref().is_some_and(|l| !l.is_empty()),
+            "conflicting options: dns and the network mode",
+        ),
+        (
+            shares && host.extra_hosts.as_ref().is_some_and(|l| !l.is_empty()),
+            "conflicting options: custom host-to-IP mapping and the network mode",
+        ),
+        (
+            shares && host.port_bindings.as_ref().is_some_and(|l| !l.is_empty()),
+            "conflicting options: port publishing and the container type network mode",
+        ),
+        (
+            shares && host.publish_all_ports,
+            "conflicting options: port publishing and the container type network mode",
+        ),
     ];
     for (broken, text) in conflicts {
         if broken {
@@ -179,14 +267,22 @@ fn log_config(host: &HostConfig) -> Result<()> {
                             return Err(Error::invalid("max-file cannot be less than 1"));
                         }
                     }
-                    "compress" | "labels" | "labels-regex" | "env" | "env-regex" | "tag" | "mode" | "max-buffer-size" => {}
+                    "compress" | "labels" | "labels-regex" | "env" | "env-regex" | "tag"
+                    | "mode" | "max-buffer-size" => {}
                     other => {
-                        return Err(Error::invalid(format!("unknown log opt '{other}' for {} log driver", host.log_config.driver)));
+                        return Err(Error::invalid(format!(
+                            "unknown log opt '{other}' for {} log driver",
+                            host.log_config.driver
+                        )));
                     }
                 }
             }
-            if host.log_config.config.contains_key("max-file") && !host.log_config.config.contains_key("max-size") {
-                return Err(Error::invalid("max-file cannot be set when max-size is not set"));
+            if host.log_config.config.contains_key("max-file")
+                && !host.log_config.config.contains_key("max-size")
+            {
+                return Err(Error::invalid(
+                    "max-file cannot be set when max-size is not set",
+                ));
             }
             Ok(())
         }
@@ -198,7 +294,11 @@ fn log_config(host: &HostConfig) -> Result<()> {
 }
 
 /// Checks limits, and fills in what follows from others.
-pub(super) fn resources(limits: &mut Resources, cpus: usize, warnings: &mut Vec<String>) -> Result<()> {
+pub(super) fn resources(
+    limits: &mut Resources,
+    cpus: usize,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
     if limits.memory != 0 && limits.memory < LEAST_MEMORY {
         return Err(Error::invalid("Minimum memory limit allowed is 6MB"));
     }
@@ -208,12 +308,17 @@ pub(super) fn resources(limits: &mut Resources, cpus: usize, warnings: &mut Vec<
         ));
     }
     if limits.memory == 0 && limits.memory_swap > 0 {
-        return Err(Error::invalid("You should always set the Memory limit when using Memoryswap limit, see usage"));
+        return Err(Error::invalid(
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        ));
     }
     if limits.memory > 0 && limits.memory_swap == 0 {
         limits.memory_swap = limits.memory.saturating_mul(2);
     }
-    if limits.memory_swappiness.is_some_and(|value| !(-1..=100).contains(&value)) {
+    if limits
+        .memory_swappiness
+        .is_some_and(|value| !(-1..=100).contains(&value))
+    {
         return Err(Error::invalid(format!(
             "Invalid value: {}, valid memory swappiness range is 0-100",
             limits.memory_swappiness.unwrap_or_default()
@@ -223,7 +328,9 @@ pub(super) fn resources(limits: &mut Resources, cpus: usize, warnings: &mut Vec<
         return Err(Error::invalid("Minimum memory reservation allowed is 6MB"));
     }
     if limits.memory > 0 && limits.memory_reservation > limits.memory {
-        return Err(Error::invalid("Minimum memory limit can not be less than memory reservation limit, see usage"));
+        return Err(Error::invalid(
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        ));
     }
     if limits.kernel_memory != 0 {
         warnings.push("Specifying a kernel memory limit is deprecated and ignored.".into());
@@ -233,27 +340,49 @@ pub(super) fn resources(limits: &mut Resources, cpus: usize, warnings: &mut Vec<
         warnings.push("OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.".into());
     }
     if limits.nano_cpus != 0 {
-        if limits.nano_cpus < 0 || limits.nano_cpus > i64::try_from(cpus).unwrap_or(i64::MAX).saturating_mul(1_000_000_000) {
+        if limits.nano_cpus < 0
+            || limits.nano_cpus
+                > i64::try_from(cpus)
+                    .unwrap_or(i64::MAX)
+                    .saturating_mul(1_000_000_000)
+        {
             return Err(Error::invalid(format!(
                 "range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
             )));
         }
         if limits.cpu_period != 0 || limits.cpu_quota != 0 {
-            let other = if limits.cpu_period != 0 { "CPU Period" } else { "CPU Quota" };
-            return Err(Error::invalid(format!("Conflicting options: Nano CPUs and {other} cannot both be set.")));
+            let other = if limits.cpu_period != 0 {
+                "CPU Period"
+            } else {
+                "CPU Quota"
+            };
+            return Err(Error::invalid(format!(
+                "Conflicting options: Nano CPUs and {other} cannot both be set."
+            )));
         }
     }
     if limits.cpu_period != 0 && !(1_000..=1_000_000).contains(&limits.cpu_period) {
-        return Err(Error::invalid("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"));
+        return Err(Error::invalid(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        ));
     }
     if limits.cpu_quota > 0 && limits.cpu_quota < 1_000 {
-        return Err(Error::invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)"));
+        return Err(Error::invalid(
+            "CPU cfs quota can not be less than 1ms (i.e. 1000)",
+        ));
     }
     if limits.cpu_shares < 0 {
-        return Err(Error::invalid(format!("invalid CPU shares ({}): value must be a positive integer", limits.cpu_shares)));
+        return Err(Error::invalid(format!(
+            "invalid CPU shares ({}): value must be a positive integer",
+            limits.cpu_shares
+        )));
     }
-    for (list, name) in [(&limits.cpuset_cpus, "cpuset cpus"), (&limits.cpuset_mems, "cpuset mems")] {
-        let highest = parse_cpuset(list).ok_or_else(|| Error::invalid(format!("Invalid value {list} for {name}")))?;
+    for (list, name) in [
+        (&limits.cpuset_cpus, "cpuset cpus"),
+        (&limits.cpuset_mems, "cpuset mems"),
+    ] {
+        let highest = parse_cpuset(list)
+            .ok_or_else(|| Error::invalid(format!("Invalid value {list} for {name}")))?;
         if name == "cpuset cpus" && highest.is_some_and(|cpu| cpu >= cpus) {
             return Err(Error::invalid(format!(
                 "Requested CPUs are not available - requested {list}, available: 0-{}",
@@ -277,17 +406,29 @@ pub(super) fn resources(limits: &mut Resources, cpus: usize, warnings: &mut Vec<
     }
     for device in limits.devices.iter().flatten() {
         if device.path_on_host.is_empty() {
-            return Err(Error::invalid("invalid device: the path on the host is empty"));
+            return Err(Error::invalid(
+                "invalid device: the path on the host is empty",
+            ));
         }
-        if !device.cgroup_permissions.bytes().all(|b| b"rwm".contains(&b)) {
-            return Err(Error::invalid(format!("invalid device mode: {}", device.cgroup_permissions)));
+        if !device
+            .cgroup_permissions
+            .bytes()
+            .all(|b| b"rwm".contains(&b))
+        {
+            return Err(Error::invalid(format!(
+                "invalid device mode: {}",
+                device.cgroup_permissions
+            )));
         }
     }
     Ok(())
 }
 
 /// The highest number of a list such as `0-2,7`; `None` when it is malformed.
-#[expect(clippy::option_option, reason = "malformed and empty are different answers")]
+#[expect(
+    clippy::option_option,
+    reason = "malformed and empty are different answers"
+)]
 fn parse_cpuset(list: &str) -> Option<Option<usize>> {
     if list.is_empty() {
         return Some(None);
@@ -325,7 +466,12 @@ mod tests {
             |_, h| h.resources.cpuset_cpus = "0-5".into(),
             |_, h| h.resources.cpuset_cpus = "x".into(),
             |_, h| h.restart_policy.name = "sometimes".into(),
-            |_, h| h.restart_policy = RestartPolicy { name: "always".into(), maximum_retry_count: 3 },
+            |_, h| {
+                h.restart_policy = RestartPolicy {
+                    name: "always".into(),
+                    maximum_retry_count: 3,
+                }
+            },
             |_, h| h.log_config.driver = "syslog".into(),
             |_, h| h.extra_hosts = Some(vec!["nohost".into()]),
             |_, h| h.pid_mode = "container:".into(),
@@ -339,7 +485,10 @@ mod tests {
 
     #[test]
     fn swap_is_twice_the_memory() {
-        let mut limits = Resources { memory: 64 << 20, ..Resources::default() };
+        let mut limits = Resources {
+            memory: 64 << 20,
+            ..Resources::default()
+        };
         resources(&mut limits, 2, &mut Vec::new()).unwrap();
         assert_eq!(limits.memory_swap, 128 << 20);
     }

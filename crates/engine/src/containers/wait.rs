@@ -18,12 +18,23 @@ pub struct Waiter {
 
 impl Engine {
     /// Registers a wait. Fails only when there is no such container.
-    pub fn container_wait(&self, scope: &Scope, name: &str, condition: WaitCondition) -> Result<Waiter> {
+    pub fn container_wait(
+        &self,
+        scope: &Scope,
+        name: &str,
+        condition: WaitCondition,
+    ) -> Result<Waiter> {
         let container = self.container(scope, name)?;
         let observed = container.observed.subscribe();
         let removed = container.removed.subscribe();
         let exits_before = observed.borrow().exits;
-        Ok(Waiter { container, condition, exits_before, observed, removed })
+        Ok(Waiter {
+            container,
+            condition,
+            exits_before,
+            observed,
+            removed,
+        })
     }
 }
 
@@ -46,7 +57,10 @@ impl Waiter {
         // One that is removed has been told why it could not start by the start itself.
         let is_told = self.condition == WaitCondition::Removed;
         let error = Some(observed.state.error.clone()).filter(|text| !text.is_empty() && !is_told);
-        WaitOutcome { exit_code: observed.state.exit_code.into(), error }
+        WaitOutcome {
+            exit_code: observed.state.exit_code.into(),
+            error,
+        }
     }
 
     async fn until(&mut self, holds: impl Fn(&crate::record::ObservedRecord) -> bool) {

@@ -31,7 +31,9 @@ impl StateWriter {
     pub(crate) fn write(&self, key: String, observed: &ObservedRecord) {
         match types::record::encode(observed) {
             Ok(value) => drop(self.0.send(Message::Put(key, value.into()))),
-            Err(error) => tracing::error!(%key, %error, "an observed state could not be encoded; after a restart an older one shows"),
+            Err(error) => {
+                tracing::error!(%key, %error, "an observed state could not be encoded; after a restart an older one shows")
+            }
         }
     }
 
@@ -63,8 +65,21 @@ async fn write_all(store: Arc<dyn Store>, mut receiver: mpsc::UnboundedReceiver<
             take(message);
         }
         if !pending.is_empty() {
-            let ops = pending.into_iter().map(|(key, value)| Op::Put { key, value, lease: None }).collect();
-            if let Err(error) = store.commit(Txn { guards: Vec::new(), ops }).await {
+            let ops = pending
+                .into_iter()
+                .map(|(key, value)| Op::Put {
+                    key,
+                    value,
+                    lease: None,
+                })
+                .collect();
+            if let Err(error) = store
+                .commit(Txn {
+                    guards: Vec::new(),
+                    ops,
+                })
+                .await
+            {
                 tracing::error!(%error, "observed states could not be written; check the disk of the data directory");
             }
         }

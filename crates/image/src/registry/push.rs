@@ -189,8 +189,10 @@ impl Push<'_> {
                 Ok::<_, Fault>((layer.diff_id.clone(), placed))
             });
         }
-        let done: Vec<(Digest, Descriptor)> =
-            stream::iter(work).buffer_unordered(PARALLEL).try_collect().await?;
+        let done: Vec<(Digest, Descriptor)> = stream::iter(work)
+            .buffer_unordered(PARALLEL)
+            .try_collect()
+            .await?;
         placed.extend(done);
 
         let config = Descriptor::of(DOCKER_CONFIG, &image.config);
