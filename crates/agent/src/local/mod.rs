@@ -226,11 +226,12 @@ impl NodeAgent for LocalAgent {
         }
     }
     async fn set_paused(&self, id: &ContainerId, paused: bool) -> Result<()> {
-        Ok(if paused {
-            self.runtime.pause(id).await?
+        if paused {
+            self.runtime.pause(id).await?;
         } else {
-            self.runtime.unpause(id).await?
-        })
+            self.runtime.unpause(id).await?;
+        }
+        Ok(())
     }
     async fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
         Ok(self.runtime.update(id, resources).await?)

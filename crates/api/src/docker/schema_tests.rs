@@ -71,7 +71,7 @@ impl Schema {
         };
         let nullable = schema["x-nullable"] == json!(true)
             || NULL_UNDOCUMENTED.iter().any(|name| at.ends_with(name));
-        if !fits && !(value.is_null() && nullable) {
+        if !(fits || value.is_null() && nullable) {
             faults.push(format!("{at}: want {kind}, found {value}"));
         }
         if let (Some(wanted), Some(found)) = (schema["enum"].as_array(), value.as_str())

@@ -312,9 +312,9 @@ impl Engine {
         let _op = container.op.lock().await;
         let before = container.record();
         if before.name == new {
-            return Err(Error::invalid(format!(
-                "Renaming a container with the same name as its current name"
-            )));
+            return Err(Error::invalid(
+                "Renaming a container with the same name as its current name",
+            ));
         }
         let mut record = (*before).clone();
         record.name = new.clone();

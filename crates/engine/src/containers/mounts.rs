@@ -4,10 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use types::{
-    Config, Error, HostConfig, Result, VolumeName,
-    container::{BindOptions, Mount},
-};
+use types::{Config, Error, HostConfig, Result, VolumeName, container::Mount};
 
 use crate::{Engine, Scope, record::MountRecord, request::VolumeCreate, volumes::Lease};
 
@@ -184,10 +181,7 @@ fn parse_mount(mount: &Mount) -> Result<Parsed> {
                     mount.source
                 )));
             }
-            let options = mount
-                .bind_options
-                .clone()
-                .unwrap_or_else(BindOptions::default);
+            let options = mount.bind_options.clone().unwrap_or_default();
             if !options.propagation.is_empty()
                 && !PROPAGATIONS.contains(&options.propagation.as_str())
             {

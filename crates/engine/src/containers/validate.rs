@@ -96,7 +96,7 @@ pub(super) fn create(config: &Config, host: &mut HostConfig, cpus: usize) -> Res
             host.isolation
         )));
     }
-    if host.userns_mode != "" && host.userns_mode != "host" {
+    if !host.userns_mode.is_empty() && host.userns_mode != "host" {
         return Err(Error::invalid(format!(
             "invalid user namespace mode: {:?}",
             host.userns_mode
