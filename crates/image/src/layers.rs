@@ -13,10 +13,7 @@ use std::{
     io::{self, BufWriter, Read, Write as _},
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rustix::{
@@ -29,6 +26,7 @@ use types::{Digest, Error, Kind, Result, error::ResultExt as _, record};
 
 use crate::{
     apply::{Applied, Applier},
+    durable::{Durability, Standing},
     fsutil::{names, open_child_dir, open_dir, remove_tree},
     headers::{Move, Moves, Rebuilder, Recorder},
     input::pipelined,
@@ -111,8 +109,8 @@ pub struct LayerStore {
     pins: Mutex<Pins>,
     /// One lock per layer that is being brought in.
     busy: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
-    /// Something was written since the last [`LayerStore::sync`].
-    dirty: AtomicBool,
+    /// Layers that may not be on disk yet.
+    durability: Durability,
 }
 
 /// Turns an I/O error into one for callers: a bad archive is theirs, all else is ours.
@@ -147,21 +145,46 @@ impl LayerStore {
             Mode::from_raw_mode(0o700),
         )
         .during(opening)?;
-        let store = Self {
+        let durability = Durability::new(open_child_dir(&dir, b".").during(opening)?);
+        let store = Arc::new(Self {
             path: path.clone(),
             dir,
             pins: Mutex::default(),
             busy: Mutex::default(),
-            // Layers that a crashed run wrote may not be on disk yet.
-            dirty: AtomicBool::new(true),
-        };
+            durability,
+        });
         for name in store.names()? {
             if name.starts_with(TEMPORARY) {
                 store.remove_temporary(&name)?;
+            } else if let Ok(diff_id) = format!("sha256:{name}").parse() {
+                store.check_standing(&diff_id)?;
             }
         }
         store.make_base()?;
-        Ok(Arc::new(store))
+        Ok(store)
+    }
+
+    /// After the start: a layer that may have lost data with the power is read, and removed
+    /// if it did.
+    fn check_standing(self: &Arc<Self>, diff_id: &Digest) -> Result<()> {
+        let checking = || format!("checking layer {diff_id}");
+        match self.durability.standing(diff_id).during(checking)? {
+            Standing::OnDisk => return Ok(()),
+            Standing::InMemory => {}
+            Standing::Doubtful => {
+                let read = self
+                    .tar_stream(diff_id)
+                    .and_then(|mut tar| io::copy(&mut tar, &mut io::sink()).during(checking));
+                if let Err(error) = read {
+                    tracing::error!(%error, layer = %diff_id, "the layer was damaged when the machine stopped; load or pull its image again");
+                    self.begin_sweep();
+                    self.sweep(diff_id)?;
+                    return Ok(());
+                }
+            }
+        }
+        self.durability.schedule(diff_id.clone());
+        Ok(())
     }
 
     fn names(&self) -> Result<Vec<String>> {
@@ -333,18 +356,6 @@ impl LayerStore {
         })
     }
 
-    /// Makes everything written so far durable.
-    pub(crate) fn sync(&self) -> Result<()> {
-        if self.dirty.swap(false, Ordering::AcqRel) {
-            let dir = open_child_dir(&self.dir, b".").during(|| "synchronising layers")?;
-            if let Err(error) = rustix::fs::syncfs(&dir) {
-                self.dirty.store(true, Ordering::Release);
-                return Err(Error::wrap("synchronising layers", error));
-            }
-        }
-        Ok(())
-    }
-
     /// Begins a sweep: whatever is pinned from now on survives it.
     pub(crate) fn begin_sweep(&self) {
         self.pins().touched.clear();
@@ -492,6 +503,10 @@ impl<'a> Temporary<'a> {
         if record.moves.is_empty() {
             unlinkat(&self.dir, REPLACED, AtFlags::REMOVEDIR).during(|| "finishing a layer")?;
         }
+        self.store
+            .durability
+            .mark(&self.dir)
+            .during(|| "marking a layer")?;
         std::fs::write(self.path().join(META), record::encode(record)?)
             .during(|| "writing a layer's meta data")
     }
@@ -507,7 +522,7 @@ impl<'a> Temporary<'a> {
         ) {
             Ok(()) => {
                 self.kept = true;
-                self.store.dirty.store(true, Ordering::Release);
+                self.store.durability.schedule(diff_id.clone());
                 false
             }
             Err(Errno::EXIST | Errno::NOTEMPTY) => true,

@@ -12,6 +12,7 @@ mod apply;
 pub mod archive;
 mod changes;
 mod config;
+mod durable;
 mod fsutil;
 pub mod fuzz;
 mod headers;

@@ -325,8 +325,6 @@ impl ImageStore {
         let id = Digest::of(image.config.as_bytes());
         // Held until the record is written.
         let (layers, _guards) = self.hold_layers(config.rootfs.diff_ids).await?;
-        let layer_store = self.layers.clone();
-        blocking(move || layer_store.sync()).await?;
 
         let key = image_key(ns, &id);
         let before = match self.store.get(&key).await? {

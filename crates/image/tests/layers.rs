@@ -548,6 +548,33 @@ fn what_a_crash_left_is_removed() {
 }
 
 #[test]
+fn a_loss_of_power_is_noticed() {
+    let layers = layers();
+    let ingest = |name: &str| {
+        let layer = layers
+            .store
+            .ingest(&Tar::default().file(name, b"data").end()[..], None);
+        layer.unwrap().meta.diff_id
+    };
+    let (lost, whole) = (ingest("lost"), ingest("whole"));
+    for layer in [&lost, &whole] {
+        let mark = layers
+            .dir
+            .path()
+            .join("layers")
+            .join(layer.hex())
+            .join("unsynced");
+        while mark.exists() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        std::fs::write(mark, "another boot").unwrap();
+    }
+    std::fs::write(layers.store.tree(&lost).join("lost"), "").unwrap();
+    let again = LayerStore::open(layers.dir.path()).unwrap();
+    assert!(again.contains(&whole) && !again.contains(&lost));
+}
+
+#[test]
 fn a_damaged_layer_is_noticed() {
     let layers = layers();
     let layer = layers
