@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use anyhow::Context as _;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 /// kraud: a storage-first container cloud on one machine or many.
 ///
@@ -52,6 +53,29 @@ pub(crate) enum Command {
     /// Check the kernel, control groups, tools, disk and rights, and say what is missing
     #[command(after_help = "Examples:\n  kraud doctor\n  kraud doctor -o json")]
     Doctor(Doctor),
+    /// Print the completions of a shell
+    #[command(after_help = "Examples:\n  kraud completions bash > /etc/bash_completion.d/kraud")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages
+    #[command(after_help = "Examples:\n  kraud man /usr/local/share/man/man1 && man kraud")]
+    Man {
+        /// Where to; must exist
+        dir: PathBuf,
+    },
+}
+
+/// Prints the completions of `shell`.
+pub(crate) fn completions(shell: clap_complete::Shell) {
+    clap_complete::generate(shell, &mut Cli::command(), "kraud", &mut std::io::stdout());
+}
+
+/// Writes a page for the program and one for each subcommand.
+pub(crate) fn man_pages(dir: &std::path::Path) -> anyhow::Result<()> {
+    clap_mangen::generate_to(Cli::command(), dir)
+        .with_context(|| format!("writing manual pages to {}", dir.display()))
 }
 
 /// Where an instance is.

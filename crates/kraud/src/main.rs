@@ -19,6 +19,11 @@ fn main() -> ExitCode {
         cli::Command::Serve(options) => serve::run(&options),
         cli::Command::Stop(options) => stop::run(&options),
         cli::Command::Doctor(options) => doctor::run(&options),
+        cli::Command::Completions { shell } => {
+            cli::completions(shell);
+            Ok(ExitCode::SUCCESS)
+        }
+        cli::Command::Man { dir } => cli::man_pages(&dir).map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,

@@ -1,6 +1,10 @@
 //! Facts of the machine. What cannot change while the daemon runs is gathered once.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use runtime::Runtime;
 
@@ -8,7 +12,11 @@ use crate::NodeInfo;
 
 /// Facts, most of them gathered at the start.
 #[derive(Debug, Clone)]
-pub(super) struct Facts(NodeInfo);
+pub(super) struct Facts {
+    fixed: NodeInfo,
+    /// Asked of the OCI runtime behind the start's back: it takes a process.
+    runtime_version: Arc<OnceLock<String>>,
+}
 
 fn line(path: &str) -> String {
     fs::read_to_string(path)
@@ -23,6 +31,22 @@ fn os_release(field: &str) -> String {
         .lines()
         .find_map(|line| line.strip_prefix(field)?.strip_prefix('='));
     value.unwrap_or_default().trim_matches('"').to_owned()
+}
+
+/// The version in the first line of `RUNTIME --version`: `crun version 1.8.1`.
+fn version_of(runtime: &Path) -> String {
+    let output = std::process::Command::new(runtime)
+        .arg("--version")
+        .stdin(std::process::Stdio::null())
+        .output();
+    let text = output
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default();
+    text.lines()
+        .next()
+        .and_then(|line| line.split_whitespace().last())
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// Bytes of a line of /proc/meminfo.
@@ -61,7 +85,12 @@ impl Facts {
         let text = |bytes: &std::ffi::CStr| bytes.to_string_lossy().into_owned();
         let seccomp =
             fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("Seccomp:"));
-        Self(NodeInfo {
+        let runtime_version = Arc::new(OnceLock::new());
+        if let Ok(path) = runtime.runtime_path("") {
+            let (path, answer) = (path.to_owned(), runtime_version.clone());
+            std::thread::spawn(move || answer.set(version_of(&path)));
+        }
+        let fixed = NodeInfo {
             hostname: text(name.nodename()),
             kernel_version: text(name.release()),
             operating_system: os_release("PRETTY_NAME"),
@@ -96,12 +125,17 @@ impl Facts {
                 .unwrap_or_default(),
             warnings: Vec::new(),
             open_files: 0,
-        })
+        };
+        Self {
+            fixed,
+            runtime_version,
+        }
     }
 
     /// With what may have changed.
     pub(super) fn now(&self) -> NodeInfo {
-        let mut info = self.0.clone();
+        let mut info = self.fixed.clone();
+        info.runtime_version = self.runtime_version.get().cloned().unwrap_or_default();
         info.ipv4_forwarding = line("/proc/sys/net/ipv4/ip_forward") == "1";
         info.open_files = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
         if !info.swap_limit {

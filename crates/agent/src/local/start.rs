@@ -29,6 +29,10 @@ pub(super) struct StartedPlan {
     pub(super) ports: Vec<Published>,
 }
 
+/// Bytes of a log file, and files kept, where nobody says: no log grows without bound.
+const DEFAULT_LOG_SIZE: u64 = 256 << 20;
+const DEFAULT_LOG_FILES: u32 = 4;
+
 impl LocalAgent {
     pub(super) fn plan_file(&self, id: &ContainerId) -> PathBuf {
         self.run_dir.join("plans").join(format!("{id}.json"))
@@ -442,14 +446,15 @@ fn log_settings(plan: &Plan, path: PathBuf) -> Result<Option<LogSettings>> {
         return Ok(None);
     }
     let max_size = match config.config.get("max-size").map(String::as_str) {
-        None | Some("-1") => None,
+        None => Some(DEFAULT_LOG_SIZE),
+        Some("-1") => None,
         Some(text) => Some(types::size::parse(text)?),
     };
-    let max_file = config
-        .config
-        .get("max-file")
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(1);
+    let max_file = match config.config.get("max-file") {
+        Some(text) => text.parse().unwrap_or(1),
+        None if config.config.contains_key("max-size") => 1,
+        None => DEFAULT_LOG_FILES,
+    };
     Ok(Some(LogSettings {
         path,
         max_size,

@@ -2,10 +2,10 @@
 
 use axum::response::Response;
 use image::registry::Credentials;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use types::Result;
 
-use super::{call, router::Call};
+use super::{call, router::Call, wire::system::AuthResponse};
 
 /// `AuthConfig`
 #[derive(Debug, Default, Deserialize)]
@@ -16,15 +16,6 @@ struct AuthConfig {
     serveraddress: String,
 }
 
-/// `SystemAuthResponse`
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct AuthAnswer {
-    status: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    identity_token: String,
-}
-
 /// `POST /auth`
 pub(super) async fn check(mut call: Call) -> Result<Response> {
     let config: AuthConfig = call.json().await?;
@@ -33,7 +24,7 @@ pub(super) async fn check(mut call: Call) -> Result<Response> {
         .state
         .registry_login(&credentials, &config.serveraddress)
         .await?;
-    call::json(&AuthAnswer {
+    call::json(&AuthResponse {
         status,
         identity_token,
     })

@@ -4,7 +4,7 @@ use axum::{http::StatusCode, response::Response};
 use base64::Engine as _;
 use engine::request::{ExecRequest, ExecStart};
 use serde::Deserialize;
-use types::{Kind, Result};
+use types::{Error, Result};
 
 use super::{
     call, detach, frames,
@@ -38,40 +38,35 @@ pub(super) async fn start(mut call: Call) -> Result<Response> {
     }
     let body: Body = call.json_or_none().await?.unwrap_or_default();
     let scope = call.scope();
-    let keys = call
-        .state
-        .exec_inspect(&scope, &call.name)
-        .await?
-        .request
-        .detach_keys;
+    let session = call.state.exec_inspect(&scope, &call.name).await?;
+    let keys = detach::parse(Some(&session.request.detach_keys))?;
     let request = ExecStart {
         detach: body.detach,
         tty: body.tty,
         console_size: body.console_size,
     };
-    if !body.detach {
-        // Fails here rather than after the process was started.
-        call.hijacker()?;
+    let (engine, name) = (call.state.clone(), call.name.clone());
+    // One that was started before is refused with a status, as is a detached one that fails.
+    if body.detach || session.running || session.exit_code.is_some() {
+        engine.exec_start(&scope, &name, request).await?;
+        return call::empty(StatusCode::OK);
     }
-    let content_type = frames::media_type(body.tty, call.since(42));
-    match call.state.exec_start(&scope, &call.name, request).await {
-        Ok(None) => call::empty(StatusCode::OK),
-        Ok(Some(attached)) => {
-            let options = Options {
-                raw: body.tty,
-                detach_keys: Some(detach::parse(Some(&keys))?),
-            };
-            session::begin(&call, content_type, options, attached)
-        }
-        // The request was fine and the process did not start: docker says so in the stream,
-        // and the client learns the exit code (126, 127) from inspect.
-        Err(error)
-            if !body.detach && matches!(error.kind, Kind::InvalidParameter | Kind::System) =>
-        {
-            session::say(&call, content_type, body.tty, &error.message)
-        }
-        Err(error) => Err(error),
-    }
+    // Else the request was fine, and when the process does not start, docker says so in the
+    // stream; the client learns the exit code (126, 127) from inspect.
+    let start = async move {
+        let attached = engine.exec_start(&scope, &name, request).await?;
+        attached.ok_or_else(|| Error::system(format!("exec {name} gave no streams")))
+    };
+    let options = Options {
+        raw: body.tty,
+        detach_keys: Some(keys),
+    };
+    session::begin(
+        &call,
+        frames::media_type(body.tty, call.since(42)),
+        options,
+        start,
+    )
 }
 
 /// `POST /exec/{id}/resize`

@@ -542,7 +542,7 @@ fn system() {
     schema.check("GET /info", &super::system::system_info(info));
     let auth = wire::system::AuthResponse {
         identity_token: String::new(),
-        status: "Login Succeeded",
+        status: "Login Succeeded".into(),
     };
     schema.check("POST /auth", &auth);
 }

@@ -1,6 +1,6 @@
 //! A client attached to a process: bytes both ways over a connection that was taken over.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use agent::{Attached, Input, Output};
 use axum::response::Response;
@@ -55,47 +55,41 @@ pub(super) fn head(upgrade: bool, content_type: &str) -> Vec<u8> {
 }
 
 /// Takes the call's connection over and runs a session on it in a task of its own.
+///
+/// `attach` runs once the client has the response's head: docker-py reads the head through
+/// a buffer and loses whatever output comes in the same moment. When it fails, the message
+/// is all that the session says, as docker does it.
 pub(super) fn begin<S>(
     call: &Call<S>,
     content_type: &str,
     options: Options,
-    attached: Attached,
+    attach: impl Future<Output = Result<Attached>> + Send + 'static,
 ) -> Result<Response> {
     let upgrade = call.parts.headers.contains_key("upgrade");
     let (response, stream) = call.hijacker()?.take(head(upgrade, content_type));
     tokio::spawn(async move {
-        if let Ok(stream) = stream.await {
-            run(stream, attached, options).await;
+        let Ok(stream) = stream.await else { return };
+        if let Ok(lookout) = stream.lookout() {
+            lookout.all_read().await;
         }
+        let attached = attach
+            .await
+            .unwrap_or_else(|error| saying(options.raw, &error.message));
+        run(stream, attached, options).await;
     });
     Ok(response)
 }
 
-/// Takes the call's connection over only to say `message` on it, as docker does when a
-/// process could not be started.
-pub(super) fn say<S>(
-    call: &Call<S>,
-    content_type: &str,
-    raw: bool,
-    message: &str,
-) -> Result<Response> {
+/// A session that says `message` and ends.
+fn saying(tty: bool, message: &str) -> Attached {
     let (sender, output) = mpsc::channel(1);
     // There is room for one.
     let _ = sender.try_send(Output::Stdout(Bytes::from(format!("{message}\r\n"))));
-    let attached = Attached {
-        tty: raw,
+    Attached {
+        tty,
         output,
         input: None,
-    };
-    begin(
-        call,
-        content_type,
-        Options {
-            raw,
-            detach_keys: None,
-        },
-        attached,
-    )
+    }
 }
 
 /// Runs a session until the process has ended and all was delivered, the client detaches,

@@ -48,7 +48,13 @@ async fn attach(tty: bool, upgrade: bool) -> (UnixStream, Process, tempfile::Tem
                 raw: tty,
                 detach_keys: Some(vec![16, 17]),
             };
-            begin(&call, frames::media_type(tty, true), options, attached).unwrap()
+            begin(
+                &call,
+                frames::media_type(tty, true),
+                options,
+                std::future::ready(Ok(attached)),
+            )
+            .unwrap()
         }
     };
     let directory = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     task::{Context, Poll},
@@ -47,6 +47,24 @@ impl Hijacked {
     }
 }
 
+/// How often and how far apart it is asked whether the peer has read everything.
+const READ_CHECKS: u32 = 50;
+const READ_PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
+
+/// Bytes that were written to a socket and that the peer has not read; 0 when unknown.
+/// Source: unix(7), SIOCOUTQ, which is the number of TIOCOUTQ.
+#[expect(
+    unsafe_code,
+    reason = "no crate in the tree has a safe call for this request"
+)]
+fn unread(socket: BorrowedFd<'_>) -> i32 {
+    const TIOCOUTQ: rustix::ioctl::Opcode = 0x5411;
+    // SAFETY: the request stores one int and nothing else.
+    let request = unsafe { rustix::ioctl::Getter::<TIOCOUTQ, i32>::new() };
+    // SAFETY: every file answers it, with an error at worst.
+    unsafe { rustix::ioctl::ioctl(socket, request) }.unwrap_or(0)
+}
+
 /// Sees whether the peer of a [`Hijacked`] connection is gone.
 pub struct Lookout(OwnedFd);
 
@@ -55,6 +73,17 @@ impl Lookout {
     /// side is still there.
     pub fn peer_gone(&self) -> bool {
         hung_up(self.0.as_fd())
+    }
+
+    /// Waits until the peer has read all that was written, but not for long: one that is
+    /// slow to read is no reason not to go on.
+    pub async fn all_read(&self) {
+        for _ in 0..READ_CHECKS {
+            if unread(self.0.as_fd()) == 0 {
+                return;
+            }
+            tokio::time::sleep(READ_PAUSE).await;
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! A container's streams: attach, logs, top, the terminal's size.
 
+use std::future::ready;
+
 use agent::{LogEntry, LogQuery};
 use axum::{body::Body, response::Response};
 use bytes::{Bytes, BytesMut};
@@ -43,7 +45,7 @@ pub(crate) async fn attach(call: Call) -> Result<Response> {
         raw: attached.tty,
         detach_keys: Some(keys),
     };
-    session::begin(&call, content_type, options, attached)
+    session::begin(&call, content_type, options, ready(Ok(attached)))
 }
 
 /// `GET /containers/{id}/attach/ws`

@@ -197,6 +197,7 @@ pub struct DiskUsage {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct AuthResponse {
+    pub status: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub identity_token: String,
-    pub status: &'static str,
 }
