@@ -15,10 +15,11 @@ use rustix::{
 use types::{Error, Result, Time, error::ResultExt as _};
 
 use crate::{
-    apply::{Applier, join_link, split_last},
+    apply::Applier,
     fsutil::{join, kind, lstat, open_in_root},
     input::decompress,
     layers::archive_error,
+    names::{join_link, split_last},
     pack::{Packer, Rules},
     tar::Reader,
 };
@@ -65,7 +66,7 @@ impl Wanted {
             return Err(Error::invalid("invalid path: it must not be empty"));
         }
         // Absolute names never climb out.
-        let clean = crate::apply::clean(format!("/{path}").as_bytes()).unwrap_or_default();
+        let clean = crate::names::clean(format!("/{path}").as_bytes()).unwrap_or_default();
         Ok(Self {
             slash: path.ends_with('/'),
             dot: path == "." || path.ends_with("/."),

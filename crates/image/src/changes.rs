@@ -61,10 +61,10 @@ impl Comparison {
             // A part that is a file here hides directories further down.
             match open_in_root(
                 lower.as_fd(),
-                crate::apply::split_last(path).0,
+                crate::names::split_last(path).0,
                 rustix::fs::OFlags::PATH,
             ) {
-                Ok(parent) => match lstat(&parent, crate::apply::split_last(path).1) {
+                Ok(parent) => match lstat(&parent, crate::names::split_last(path).1) {
                     Ok(Some(stat)) => return Ok(Some(stat).filter(|stat| !is_whiteout(stat))),
                     Ok(None) => {}
                     Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(None),

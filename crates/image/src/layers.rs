@@ -358,7 +358,9 @@ impl LayerStore {
 
     /// Begins a sweep: whatever is pinned from now on survives it.
     pub(crate) fn begin_sweep(&self) {
-        self.pins().touched.clear();
+        let mut pins = self.pins();
+        // Who holds a layer now may write the record that needs it before the sweep looks.
+        pins.touched = pins.counts.keys().cloned().collect();
     }
 
     /// Removes a layer unless somebody holds it; returns the bytes freed.
@@ -388,10 +390,16 @@ impl LayerStore {
     /// The lowest layer of every root file system: the places that the runtime mounts onto
     /// and the marks that docker's containers have. Any image's own files hide it.
     fn make_base(&self) -> Result<()> {
+        use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
         let base = self.base();
         let making = || format!("making {}", base.display());
-        for dir in ["dev/pts", "dev/shm", "etc", "proc", "sys"] {
+        // Whatever the daemon's umask is.
+        let open_to_all = |path: &Path| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).during(making)
+        };
+        for dir in ["", "dev", "dev/pts", "dev/shm", "etc", "proc", "sys"] {
             std::fs::create_dir_all(base.join(dir)).during(making)?;
+            open_to_all(&base.join(dir))?;
         }
         for file in [
             ".dockerenv",
@@ -400,13 +408,11 @@ impl LayerStore {
             "etc/hosts",
             "etc/resolv.conf",
         ] {
-            use std::os::unix::fs::OpenOptionsExt as _;
-            File::options()
-                .create(true)
-                .append(true)
-                .mode(0o755)
-                .open(base.join(file))
-                .during(making)?;
+            let mut options = File::options();
+            let path = base.join(file);
+            options.create(true).append(true).mode(0o755);
+            options.open(&path).during(making)?;
+            open_to_all(&path)?;
         }
         match std::os::unix::fs::symlink("/proc/mounts", base.join("etc/mtab")) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error).during(making),

@@ -21,6 +21,7 @@ mod import;
 mod input;
 mod layers;
 mod load;
+mod names;
 mod pack;
 mod record;
 pub mod registry;

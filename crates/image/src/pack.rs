@@ -174,7 +174,7 @@ impl<W: Write> Packer<W> {
     }
 
     fn whiteout(&mut self, as_path: &[u8], stat: &Stat) -> io::Result<()> {
-        let (parent, name) = crate::apply::split_last(as_path);
+        let (parent, name) = crate::names::split_last(as_path);
         let place = crate::fsutil::join(parent, &[b".wh.", name].concat());
         self.tar.begin(&Header {
             size: 0,

@@ -219,3 +219,41 @@ fn mount_at_once(lowers: &[PathBuf], spec: &RootfsSpec) -> io::Result<()> {
         Some(data.as_c_str()),
     )?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Older kernels take all directories in one string of limited length.
+    #[test]
+    fn many_long_names_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: String| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            path
+        };
+        let lowers: Vec<PathBuf> = (0..MAX_LAYERS + 1)
+            .map(|index| make(format!("{}/with:colon/{index}", "long".repeat(30))))
+            .collect();
+        std::fs::write(lowers[0].join("highest"), "").unwrap();
+        std::fs::write(lowers[MAX_LAYERS].join("lowest"), "").unwrap();
+        let spec = RootfsSpec {
+            layers: Vec::new(),
+            upper: make("upper".into()),
+            work: make("work".into()),
+            target: make("target".into()),
+            volatile: true,
+        };
+        let check = || {
+            let there = ["highest", "lowest"].map(|name| spec.target.join(name).exists());
+            unmount(&spec.target, UnmountFlags::DETACH).unwrap();
+            there
+        };
+        mount_at_once(&lowers, &spec).unwrap();
+        assert_eq!(check(), [true, true]);
+        std::fs::remove_dir_all(spec.work.join("work/incompat")).unwrap();
+        mount_by_parts(&lowers, &spec).unwrap();
+        assert_eq!(check(), [true, true]);
+    }
+}

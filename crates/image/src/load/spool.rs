@@ -10,9 +10,9 @@ use sha2::{Digest as _, Sha256};
 use types::{Digest, Error, Result};
 
 use crate::{
-    apply::{clean, join_link},
     input::decompress,
     layers::{Ingested, LayerGuard, LayerMeta, LayerStore, archive_error},
+    names::{clean, join_link},
     store::Progress,
     tar::{Kind, Reader, looks_like_tar},
 };
