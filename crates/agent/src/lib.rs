@@ -33,8 +33,6 @@ pub use crate::{
 pub enum AgentEvent {
     /// The container's first process ended.
     Exited { id: ContainerId, exit: Exit },
-    /// The kernel killed a process of the container for want of memory.
-    OutOfMemory { id: ContainerId },
     /// An exec session ended.
     ExecExited {
         id: ContainerId,

@@ -10,6 +10,7 @@ use types::{Error, Filters, Namespace, Result, Time, VolumeName, record::encode}
 
 use crate::{
     Engine, Scope,
+    containers::Container,
     record::{VolumeRecord, key},
     request::VolumeCreate,
     view::{Pruned, VolumeUsage, VolumeView},
@@ -308,45 +309,36 @@ impl Engine {
                 users.join(", ")
             )));
         }
-        // Out of sight first, so that no new container takes it while its files go.
-        let key = (scope.namespace.clone(), record.name.clone());
-        self.volumes
+        let record_key = key::volume(&scope.namespace, &record.name);
+        self.store.commit(Txn::new().delete(record_key)).await?;
+        self.volume_forget(&scope.namespace, &record.name).await;
+        Ok(())
+    }
+
+    /// Whether a volume was made without a name and no other container refers to it.
+    pub(crate) fn is_only_user(&self, container: &Container, name: &VolumeName) -> bool {
+        let anonymous = self
+            .volumes
+            .get(&container.namespace, name)
+            .is_some_and(|record| record.anonymous);
+        let users = self.volume_users(&container.namespace, name);
+        anonymous && users.iter().all(|user| user == container.id.as_str())
+    }
+
+    /// Removes what is left of a volume whose record is gone.
+    pub(crate) async fn volume_forget(&self, namespace: &Namespace, name: &VolumeName) {
+        let key = (namespace.clone(), name.clone());
+        let record = self
+            .volumes
             .index
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&key);
-        self.store
-            .commit(Txn::new().delete(key::volume(&scope.namespace, &record.name)))
-            .await?;
-        self.agent.volume_remove(&record.name).await?;
-        self.volume_event(&scope.namespace, "destroy", &record, &[]);
-        Ok(())
-    }
-
-    /// Removes a volume that was made without a name, if no container refers to it.
-    pub(crate) async fn volume_remove_if_anonymous(
-        &self,
-        namespace: &Namespace,
-        name: &VolumeName,
-    ) {
-        let scope = Scope {
-            namespace: namespace.clone(),
-        };
-        let Some(record) = self
-            .volumes
-            .get(namespace, name)
-            .filter(|record| record.anonymous)
-        else {
-            return;
-        };
-        if !self.volume_users(namespace, name).is_empty() {
-            return;
+        if let Err(error) = self.agent.volume_remove(name).await {
+            tracing::warn!(volume = %name, %error, "the files of a removed volume are still there; the next start of kraud removes them");
         }
-        if let Err(error) = self
-            .volume_remove(&scope, record.name.as_str(), false)
-            .await
-        {
-            tracing::warn!(volume = %name, %error, "removing an anonymous volume with its container");
+        if let Some(record) = record {
+            self.volume_event(namespace, "destroy", &record, &[]);
         }
     }
 

@@ -69,7 +69,10 @@ pub(crate) enum Command {
 
 /// Prints the completions of `shell`.
 pub(crate) fn completions(shell: clap_complete::Shell) {
-    clap_complete::generate(shell, &mut Cli::command(), "kraud", &mut std::io::stdout());
+    // Generated as a whole first: the generator panics when a pipe closes under it.
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "kraud", &mut text);
+    let _ = std::io::Write::write_all(&mut std::io::stdout(), &text);
 }
 
 /// Writes a page for the program and one for each subcommand.

@@ -53,8 +53,6 @@ pub enum Desired {
     Stopped,
     /// Running.
     Running,
-    /// Not existing.
-    Removed,
 }
 
 /// What was last seen of a container.

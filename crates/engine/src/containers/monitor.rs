@@ -50,7 +50,6 @@ impl Engine {
         let containers = self.containers.all();
         let plans: Vec<_> = containers
             .iter()
-            .filter(|container| container.record().desired != Desired::Removed)
             .map(|container| self.plan(&container.record()))
             .collect::<Result<_>>()?;
         let found = self.agent.adopt(&plans).await?;
@@ -121,15 +120,14 @@ impl Engine {
     /// Takes up the work on one container after a start of the daemon.
     async fn resume(self, container: Arc<Container>) {
         let record = container.record();
-        if record.desired == Desired::Removed || container.status() == Status::Removing {
-            self.finish_removal(&container).await;
-            return;
-        }
         if container.is_running() && container.status() != Status::Restarting {
             return;
         }
         let state = container.observed.borrow().state.clone();
         let never_ran = state.status == Status::Created && state.started_at.is_zero();
+        if never_ran {
+            self.finish_create(&container).await;
+        }
         if !never_ran
             && wants_start(
                 &record.host.restart_policy,
@@ -145,6 +143,18 @@ impl Engine {
         }
     }
 
+    /// A crash may have come between a create's record and its files.
+    async fn finish_create(&self, container: &Container) {
+        let _op = container.op.lock().await;
+        let made = match self.plan(&container.record()) {
+            Ok(plan) => self.agent.create(&plan).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = made {
+            tracing::warn!(id = %container.id, %error, "the create of a container could not be finished; remove it and create it again");
+        }
+    }
+
     async fn follow(self, mut events: tokio::sync::mpsc::UnboundedReceiver<AgentEvent>) {
         while let Some(event) = events.recv().await {
             match event {
@@ -152,11 +162,6 @@ impl Engine {
                     if let Some(container) = self.containers.get(&id) {
                         // Each exit on its own: a slow clean-up holds up nobody else.
                         tokio::spawn(self.clone().exited(container, exit));
-                    }
-                }
-                AgentEvent::OutOfMemory { id } => {
-                    if let Some(container) = self.containers.get(&id) {
-                        self.container_event(&container, "oom", &[]);
                     }
                 }
                 AgentEvent::ExecExited { id, exec, exit } => self.exec_exited(&id, &exec, &exit),

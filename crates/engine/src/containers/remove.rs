@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use store::Txn;
-use types::{Error, Filters, Result, Time, state::Status};
+use types::{Error, Filters, Result, Time, VolumeName, state::Status};
 
 use super::Container;
 use crate::{Engine, Scope, record::key, request::RemoveRequest, view::Pruned};
@@ -83,7 +83,7 @@ impl Engine {
         container
             .observed
             .send_modify(|observed| observed.state.status = Status::Removing);
-        let removed = self.remove_locked(container).await;
+        let removed = self.remove_locked(container, volumes).await;
         if let Err(error) = removed {
             container
                 .observed
@@ -93,41 +93,49 @@ impl Engine {
         self.execs.forget_all(&container.id);
         self.container_event(container, "destroy", &[]);
         container.removed.send_replace(true);
-        if volumes {
-            self.remove_anonymous_volumes(container).await;
-        }
         Ok(())
     }
 
-    async fn remove_locked(&self, container: &Arc<Container>) -> Result<()> {
+    async fn remove_locked(&self, container: &Arc<Container>, volumes: bool) -> Result<()> {
         self.agent.release(&container.id).await?;
         self.writer
             .forget(key::state(&container.namespace, &container.id))
             .await;
-        let txn = Txn::new()
+        let orphans = if volumes {
+            self.only_volumes_of(container)
+        } else {
+            Vec::new()
+        };
+        let mut txn = Txn::new()
             .delete(key::name(&container.namespace, &container.record().name))
             .delete_prefix(format!(
                 "ns/{}/containers/{}/",
                 container.namespace, container.id
             ));
+        for name in &orphans {
+            txn = txn.delete(key::volume(&container.namespace, name));
+        }
         self.store.commit(txn).await?;
         self.containers.forget(container);
         if let Err(error) = self.agent.destroy(&container.id).await {
             tracing::warn!(id = %container.id, %error, "the files of a removed container are still there; the next start of kraud removes them");
         }
+        for name in &orphans {
+            self.volume_forget(&container.namespace, name).await;
+        }
         Ok(())
     }
 
-    async fn remove_anonymous_volumes(&self, container: &Container) {
-        for mount in &container.record().mounts {
-            // What came from another container belongs to that one.
-            if mount.origin == "volumes-from" {
-                continue;
-            }
-            let Some(name) = &mount.volume else { continue };
-            self.volume_remove_if_anonymous(&container.namespace, name)
-                .await;
-        }
+    /// The volumes without a name that were made for this container and that no other uses.
+    fn only_volumes_of(&self, container: &Container) -> Vec<VolumeName> {
+        let record = container.record();
+        let own = record
+            .mounts
+            .iter()
+            .filter(|mount| mount.origin != "volumes-from");
+        own.filter_map(|mount| mount.volume.clone())
+            .filter(|name| self.is_only_user(container, name))
+            .collect()
     }
 
     /// The end of an AutoRemove container.
@@ -135,12 +143,6 @@ impl Engine {
         if let Err(error) = self.remove(container, true).await {
             tracing::warn!(id = %container.id, %error, "an AutoRemove container could not be removed");
         }
-    }
-
-    /// Goes on with a removal that a crash cut short.
-    pub(super) async fn finish_removal(&self, container: &Arc<Container>) {
-        self.observe(container, |observed| observed.state.status = Status::Exited);
-        self.remove_after_exit(container).await;
     }
 
     /// Removes all containers that do not run.
