@@ -145,7 +145,7 @@ impl Words {
                 .flatten();
             let Some(capability) = known else {
                 return Err(Error::Invalid(format!(
-                    "unknown capability: \"CAP_{name}\""
+                    "invalid CapAdd: unknown capability: \"CAP_{name}\""
                 )));
             };
             if !AVAILABLE.contains(&capability) {
@@ -185,6 +185,6 @@ mod tests {
         let all_but = resolve(&words("ALL"), &words("KILL"), false).unwrap();
         assert!(all_but.contains(&Capability::SysAdmin) && !all_but.contains(&Capability::Kill));
         let error = resolve(&words("nosuch"), &[], false).unwrap_err();
-        assert_eq!(error.to_string(), "unknown capability: \"CAP_NOSUCH\"");
+        assert_eq!(error.to_string(), "invalid CapAdd: unknown capability: \"CAP_NOSUCH\"");
     }
 }

@@ -324,7 +324,11 @@ impl Supervisor {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         };
-        let terminal = sys::receive_descriptor(&socket)?;
+        // A runtime that fails connects and hangs up; its exit status tells why.
+        let Ok(terminal) = sys::receive_descriptor(&socket) else {
+            self.console = None;
+            return Ok(());
+        };
         sys::set_nonblocking(&terminal)?;
         if self.config.width > 0 && self.config.height > 0 {
             sys::set_size(&terminal, self.config.width, self.config.height);

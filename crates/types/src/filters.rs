@@ -27,8 +27,10 @@ impl Filters {
                 "invalid filter: {text:?} is not a JSON object of lists"
             ))
         };
-        let Value::Object(object) = serde_json::from_str(text).map_err(|_| bad())? else {
-            return Err(bad());
+        let object = match serde_json::from_str(text).map_err(|_| bad())? {
+            Value::Object(object) => object,
+            Value::Null => return Ok(Self::default()),
+            _ => return Err(bad()),
         };
         let mut filters = BTreeMap::new();
         for (name, values) in object {

@@ -68,16 +68,17 @@ async fn answer<S>(table: &'static [Route<S>], state: S, request: Request) -> Re
     let method = request.method().clone();
     let path: Arc<str> = request.uri().path().into();
     let result = match find(table, state, request) {
-        // A panic in a handler must not take the connection's other requests down.
-        Ok((handler, call)) => AssertUnwindSafe(handler(call))
-            .catch_unwind()
-            .await
-            .unwrap_or_else(|_| {
-                tracing::error!(%method, %path, "handler panicked");
-                Err(Error::system(format!(
-                    "{method} {path}: internal error; the log of the daemon tells more"
-                )))
-            }),
+        Ok((handler, call)) => {
+            let work = handler(call);
+            carry_out(work, is_change(&method))
+                .await
+                .unwrap_or_else(|| {
+                    tracing::error!(%method, %path, "handler panicked");
+                    Err(Error::system(format!(
+                        "{method} {path}: internal error; the log of the daemon tells more"
+                    )))
+                })
+        }
         Err(error) => Err(error),
     };
     let mut response = result.unwrap_or_else(|error| {
@@ -87,6 +88,24 @@ async fn answer<S>(table: &'static [Route<S>], state: S, request: Request) -> Re
     add_headers(&mut response);
     tracing::debug!(%method, %path, status = response.status().as_u16(), elapsed = ?began.elapsed(), "call");
     response
+}
+
+/// Whether a call may change something.
+fn is_change(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// Runs a handler; `None` when it panicked, which must not take the connection's other
+/// requests down. What changes something is carried to its end even if the client goes
+/// away meanwhile: a stop that nobody waits for is still a stop.
+async fn carry_out(
+    work: BoxFuture<'static, Result<Response>>,
+    to_its_end: bool,
+) -> Option<Result<Response>> {
+    if to_its_end {
+        return tokio::spawn(work).await.ok();
+    }
+    AssertUnwindSafe(work).catch_unwind().await.ok()
 }
 
 fn find<S>(

@@ -50,7 +50,11 @@ impl Engine {
             &mut host.ipc_mode,
         ] {
             if let Some(other) = mode.strip_prefix("container:") {
-                *mode = format!("container:{}", self.container(scope, other)?.id);
+                // Not "not found": at a create that would mean the image.
+                let found = self
+                    .container(scope, other)
+                    .map_err(|error| Error::conflict(error.message))?;
+                *mode = format!("container:{}", found.id);
             }
         }
         if let Some(runtime) = Some(&host.runtime).filter(|runtime| !runtime.is_empty())

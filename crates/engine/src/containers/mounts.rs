@@ -322,6 +322,7 @@ impl Engine {
                 self.must_exist_on_node(&mount.source).await?;
             }
             if let Some(wanted) = volume {
+                self.must_not_be_a_path(scope, &mount, &wanted)?;
                 let driver = if wanted.driver.is_empty() {
                     host.volume_driver.clone()
                 } else {
@@ -341,6 +342,30 @@ impl Engine {
             mounts.push(mount);
         }
         Ok((mounts, leases))
+    }
+
+    /// `name/sub/path:/target` means a directory of a volume that exists. Of one that does
+    /// not, it is far more likely a host path whose leading `./` was forgotten.
+    fn must_not_be_a_path(
+        &self,
+        scope: &Scope,
+        mount: &MountRecord,
+        wanted: &Wanted,
+    ) -> Result<()> {
+        let Some(name) = wanted
+            .name
+            .as_ref()
+            .filter(|_| mount.origin == "binds" && !mount.subpath.is_empty())
+        else {
+            return Ok(());
+        };
+        if self.volume_inspect(scope, name.as_str()).is_ok() {
+            return Ok(());
+        }
+        let path = format!("{name}/{}", mount.subpath);
+        Err(Error::invalid(format!(
+            "create {path}: \"{path}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+        )))
     }
 
     async fn must_exist_on_node(&self, path: &str) -> Result<()> {

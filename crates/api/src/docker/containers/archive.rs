@@ -49,21 +49,26 @@ pub(crate) async fn get(call: Call) -> Result<Response> {
 
 /// `PUT /containers/{id}/archive`
 pub(crate) async fn put(mut call: Call) -> Result<Response> {
-    let tar = upload::reader(call.take_body());
+    let upload = upload::Upload::new(call.take_body());
     let (no_overwrite, copy_owner) = (
         call.query.flag("noOverwriteDirNonDir"),
         call.query.flag("copyUIDGID"),
     );
-    call.state
+    let done = call
+        .state
         .container_archive_put(
             &call.scope(),
             &call.name,
             path(&call)?,
-            tar,
+            upload.reader(),
             no_overwrite,
             copy_owner,
         )
-        .await?;
+        .await;
+    if done.is_err() {
+        upload.drain().await;
+    }
+    done?;
     call::empty(StatusCode::OK)
 }
 
