@@ -5,6 +5,7 @@
 //! half-close, hijacking), [`docker`] speaks the protocol.
 
 pub mod docker;
+pub mod fuzz;
 pub mod http;
 
 pub use docker::serve;

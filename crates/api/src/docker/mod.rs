@@ -47,6 +47,13 @@ pub use self::{
     version::ApiVersion,
 };
 
+/// Decodes a value as every kind of body, for fuzzing.
+pub(crate) fn decode_all(value: &serde_json::Value) {
+    let _ = containers::decode_create(value.clone());
+    let _ = body::decode::<types::Config>(value.clone());
+    let _ = body::decode::<engine::request::ExecRequest>(value.clone());
+}
+
 /// Serves the API on `listener` until `shutdown` resolves; requests under way then have a
 /// few seconds to finish.
 pub async fn serve(listener: UnixListener, engine: Engine, shutdown: impl Future<Output = ()>) {

@@ -33,7 +33,7 @@ pub(crate) async fn create(mut call: Call) -> Result<Response> {
 }
 
 /// The body is a `ContainerConfig` with two more fields.
-fn parse(body: Value) -> Result<CreateRequest> {
+pub(super) fn parse(body: Value) -> Result<CreateRequest> {
     let Value::Object(mut object) = body else {
         return Err(Error::invalid("invalid JSON: want an object"));
     };
