@@ -94,7 +94,7 @@ bollard() {
     local own_run='mount -t tmpfs none /run && ln -s "${DOCKER_HOST#unix://}" /run/docker.sock && exec "$0" "$@"'
     (cd "$source" && REGISTRY_PASSWORD=secret REGISTRY_HTTP_ADDR=$REGISTRY RUST_BACKTRACE=0 \
         CARGO_TARGET_DIR=${BOLLARD_TARGET:-$tools/bollard-build} \
-        timeout 900 unshare -m sh -c "$own_run" cargo test --locked --tests --no-fail-fast -- --test-threads 1) >"$log" 2>&1 </dev/null
+        timeout -k 5 "${BOLLARD_TIMEOUT:-420}" unshare -m sh -c "$own_run" cargo test --locked --tests --no-fail-fast -- --test-threads 1) >"$log" 2>&1 </dev/null
     registry_stop "$work/registry"
     while read -r name status; do
         reason=$(sed -n "s/^$name[[:space:]]\{1,\}//p" "$here/bollard-expected.txt")

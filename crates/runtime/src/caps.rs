@@ -185,6 +185,9 @@ mod tests {
         let all_but = resolve(&words("ALL"), &words("KILL"), false).unwrap();
         assert!(all_but.contains(&Capability::SysAdmin) && !all_but.contains(&Capability::Kill));
         let error = resolve(&words("nosuch"), &[], false).unwrap_err();
-        assert_eq!(error.to_string(), "invalid CapAdd: unknown capability: \"CAP_NOSUCH\"");
+        assert_eq!(
+            error.to_string(),
+            "invalid CapAdd: unknown capability: \"CAP_NOSUCH\""
+        );
     }
 }
