@@ -279,6 +279,10 @@ pub trait NodeAgent: Send + Sync + 'static {
     async fn network_ensure(&self, network: &network::Bridge) -> Result<()>;
     /// Removes a network's bridge. Idempotent.
     async fn network_remove(&self, network: &network::Bridge) -> Result<()>;
+    /// Connects a running container to one more network.
+    async fn network_join(&self, id: &ContainerId, endpoint: &EndpointPlan) -> Result<()>;
+    /// Takes a running container off a network.
+    async fn network_leave(&self, id: &ContainerId, network: &types::NetworkId) -> Result<()>;
     /// The nets that the node's own addresses and routes occupy.
     async fn network_occupied(&self) -> Result<Vec<ipnet::IpNet>>;
     /// Whether a path exists on the node (a bind's source).

@@ -75,6 +75,8 @@ pub struct EndpointPlan {
     /// With their subnet's prefix length.
     pub addresses: Vec<IpNet>,
     pub mac: Mac,
+    /// The interface's name inside, `eth0` and on; empty lets the agent choose a free one.
+    pub interface: String,
     /// Whether the way out leads through this one.
     pub is_default: bool,
 }

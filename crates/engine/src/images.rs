@@ -20,6 +20,25 @@ pub(crate) struct RunImage {
     pub(crate) layers: Vec<Digest>,
     pub(crate) os: String,
     pub(crate) config: Config,
+    /// Keep the layers where they are until the container's record holds them.
+    pub(crate) guards: Vec<image::LayerGuard>,
+}
+
+/// Tells the image store which layers containers stand on.
+pub(crate) struct Pins(pub(crate) std::sync::Weak<crate::Inner>);
+
+#[async_trait::async_trait]
+impl image::LayerPins for Pins {
+    async fn pinned(&self) -> Result<std::collections::HashSet<Digest>> {
+        let Some(engine) = self.0.upgrade() else {
+            return Err(Error::unavailable("the engine has shut down"));
+        };
+        let containers = engine.containers.all();
+        Ok(containers
+            .iter()
+            .flat_map(|container| container.record().layers.clone())
+            .collect())
+    }
 }
 
 /// An image with its names.
@@ -61,9 +80,20 @@ impl Engine {
                 )));
             }
         }
+        let layers = image.diff_ids();
+        let guards: Vec<_> = layers
+            .iter()
+            .filter_map(|layer| self.images.layers().pin(layer))
+            .collect();
+        if guards.len() != layers.len() {
+            return Err(Error::system(format!(
+                "layers of image {name} are missing on this node: load or pull it again"
+            )));
+        }
         Ok(RunImage {
+            guards,
             id: image.id.clone(),
-            layers: image.diff_ids(),
+            layers,
             os: if image.config.os.is_empty() {
                 "linux".into()
             } else {

@@ -109,6 +109,15 @@ impl Engine {
             stopping: tokio::sync::watch::Sender::new(false),
         }));
         engine.recover().await?;
+        engine
+            .images
+            .set_pins(Arc::new(images::Pins(Arc::downgrade(&engine.0))));
+        let images = engine.images.clone();
+        tokio::spawn(async move {
+            if let Err(error) = images.collect_garbage().await {
+                tracing::warn!(%error, "layers that nobody needs could not be removed");
+            }
+        });
         Ok(engine)
     }
 

@@ -7,7 +7,7 @@ use types::{ContainerId, Result, error::ResultExt as _};
 
 use super::{
     Live, LocalAgent, at, blocking,
-    start::{StartedPlan, links, port_map, target},
+    start::{StartedPlan, link, port_map, target},
 };
 use crate::{Exit, NodeAgent as _, Observed, Plan, SandboxPlan};
 
@@ -42,7 +42,7 @@ impl LocalAgent {
         Ok(found)
     }
 
-    async fn started_plan(&self, id: &ContainerId) -> Result<Option<StartedPlan>> {
+    pub(super) async fn started_plan(&self, id: &ContainerId) -> Result<Option<StartedPlan>> {
         let file = self.plan_file(id);
         blocking(move || match fs::read(&file) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -129,7 +129,10 @@ fn live_network(started: &StartedPlan) -> Result<network::Live> {
         SandboxPlan::Own { endpoints, .. } => {
             let published = (!started.ports.is_empty())
                 .then(|| (target(plan, endpoints), started.ports.clone()));
-            (links(endpoints)?, published)
+            (
+                endpoints.iter().map(link).collect::<Result<_>>()?,
+                published,
+            )
         }
         _ => (Vec::new(), None),
     };

@@ -370,6 +370,12 @@ impl NodeAgent for LocalAgent {
     async fn network_remove(&self, network: &Bridge) -> Result<()> {
         self.networks.remove_bridge(&network.name).await.map(drop)
     }
+    async fn network_join(&self, id: &ContainerId, endpoint: &crate::EndpointPlan) -> Result<()> {
+        self.join_network(id, endpoint).await
+    }
+    async fn network_leave(&self, id: &ContainerId, network: &types::NetworkId) -> Result<()> {
+        self.leave_network(id, network).await
+    }
     async fn network_occupied(&self) -> Result<Vec<ipnet::IpNet>> {
         self.networks.used_networks().await
     }

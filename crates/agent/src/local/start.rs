@@ -6,14 +6,15 @@ use std::{
     sync::Arc,
 };
 
-use network::{Endpoint, LinkName, Publish, Published, Target};
+use network::{Endpoint, Publish, Published, Target};
 use runtime::{
     Launch, LogSettings, Stdio,
     bundle::{self, BundleInput, Namespace, Shm},
 };
 use serde::{Deserialize, Serialize};
 use types::{
-    ContainerId, Error, Result, container::PortBinding, error::ResultExt as _, port::Port,
+    ContainerId, Error, NetworkId, Result, container::PortBinding, error::ResultExt as _,
+    port::Port,
 };
 
 use super::{Live, LocalAgent, blocking, files};
@@ -106,10 +107,8 @@ impl LocalAgent {
             SandboxPlan::Own { endpoints, publish } => (endpoints.as_slice(), publish.as_slice()),
         };
         self.networks.create_sandbox(&plan.id).await?;
-        for (number, endpoint) in interfaces(endpoints).into_iter().enumerate() {
-            self.networks
-                .attach(&plan.id, &link(endpoint, number)?)
-                .await?;
+        for endpoint in endpoints {
+            self.networks.attach(&plan.id, &link(endpoint)?).await?;
         }
         if publish.is_empty() {
             return Ok(Vec::new());
@@ -249,6 +248,87 @@ impl LocalAgent {
         })
     }
 
+    /// Connects a running container to one more network.
+    pub(super) async fn join_network(
+        &self,
+        id: &ContainerId,
+        endpoint: &EndpointPlan,
+    ) -> Result<()> {
+        let plan = self
+            .live(id)
+            .ok_or_else(|| Error::conflict(format!("container {id} is not running")))?;
+        let SandboxPlan::Own { endpoints, .. } = &plan.network else {
+            return Err(Error::conflict(format!(
+                "container {id} has no network of its own"
+            )));
+        };
+        let is_free = |name: &String| endpoints.iter().all(|other| other.interface != *name);
+        let interface = (0..)
+            .map(|number| format!("eth{number}"))
+            .find(is_free)
+            .unwrap_or_default();
+        // Where nothing leads out yet, the new network does.
+        let is_default = !endpoints.iter().any(|other| other.is_default);
+        let endpoint = &EndpointPlan {
+            interface,
+            is_default,
+            ..endpoint.clone()
+        };
+        self.networks.attach(id, &link(endpoint)?).await?;
+        let kept = self
+            .change_endpoints(id, |endpoints| endpoints.push(endpoint.clone()))
+            .await;
+        if kept.is_err() {
+            self.networks
+                .detach(id, &endpoint.interface.parse()?)
+                .await?;
+        }
+        kept
+    }
+
+    /// Takes a running container off a network.
+    pub(super) async fn leave_network(&self, id: &ContainerId, network: &NetworkId) -> Result<()> {
+        let plan = self
+            .live(id)
+            .ok_or_else(|| Error::conflict(format!("container {id} is not running")))?;
+        let SandboxPlan::Own { endpoints, .. } = &plan.network else {
+            return Ok(());
+        };
+        for endpoint in endpoints
+            .iter()
+            .filter(|endpoint| endpoint.network.id == *network)
+        {
+            self.networks
+                .detach(id, &endpoint.interface.parse()?)
+                .await?;
+        }
+        self.change_endpoints(id, |endpoints| {
+            endpoints.retain(|endpoint| endpoint.network.id != *network)
+        })
+        .await
+    }
+
+    /// Changes what is kept of a running container's connections.
+    async fn change_endpoints(
+        &self,
+        id: &ContainerId,
+        change: impl FnOnce(&mut Vec<EndpointPlan>),
+    ) -> Result<()> {
+        let kept = self.started_plan(id).await?;
+        let Some(StartedPlan { mut plan, ports }) = kept else {
+            return Err(Error::conflict(format!("container {id} is not running")));
+        };
+        if let SandboxPlan::Own { endpoints, .. } = &mut plan.network {
+            change(endpoints);
+        }
+        let pid = self.pid(id).unwrap_or(0);
+        self.keep_plan(&plan, &ports).await?;
+        if let Some(live) = self.lives().get_mut(id) {
+            live.pid = pid;
+        }
+        Ok(())
+    }
+
     async fn keep_plan(&self, plan: &Plan, ports: &[Published]) -> Result<()> {
         let kept = StartedPlan {
             plan: plan.clone(),
@@ -308,26 +388,18 @@ pub(super) fn start_error(error: runtime::Error) -> StartError {
     }
 }
 
-/// The interface with the way out comes first.
-fn interfaces(endpoints: &[EndpointPlan]) -> Vec<&EndpointPlan> {
-    let mut sorted: Vec<&EndpointPlan> = endpoints.iter().collect();
-    sorted.sort_by_key(|endpoint| !endpoint.is_default);
-    sorted
-}
-
-/// An endpoint as the kernel shall have it, the `number`th interface of its sandbox.
-pub(super) fn link(endpoint: &EndpointPlan, number: usize) -> Result<Endpoint> {
-    let leads_out = number == 0 && !endpoint.network.internal;
+/// An endpoint as the kernel shall have it.
+pub(super) fn link(endpoint: &EndpointPlan) -> Result<Endpoint> {
+    let leads_out = endpoint.is_default && !endpoint.network.internal;
     let gateways = endpoint
         .network
         .subnets
         .iter()
         .filter_map(|subnet| subnet.gateway);
     let reachable = |ip: &std::net::IpAddr| endpoint.addresses.iter().any(|own| own.contains(ip));
-    let ifname: LinkName = format!("eth{number}").parse()?;
     Ok(Endpoint {
         bridge: endpoint.network.name.clone(),
-        ifname,
+        ifname: endpoint.interface.parse()?,
         addresses: endpoint.addresses.clone(),
         mac: endpoint.mac,
         gateways: if leads_out {
@@ -339,18 +411,10 @@ pub(super) fn link(endpoint: &EndpointPlan, number: usize) -> Result<Endpoint> {
     })
 }
 
-/// All links of a plan, in the order of their numbers.
-pub(super) fn links(endpoints: &[EndpointPlan]) -> Result<Vec<Endpoint>> {
-    interfaces(endpoints)
-        .into_iter()
-        .enumerate()
-        .map(|(number, endpoint)| link(endpoint, number))
-        .collect()
-}
-
 /// Where a plan's published ports lead.
 pub(super) fn target(plan: &Plan, endpoints: &[EndpointPlan]) -> Target {
-    let first = interfaces(endpoints);
+    let mut first: Vec<&EndpointPlan> = endpoints.iter().collect();
+    first.sort_by_key(|endpoint| !endpoint.is_default);
     let addresses = || {
         first
             .iter()

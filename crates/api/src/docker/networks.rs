@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::{http::StatusCode, response::Response};
 use engine::{record::SubnetRecord, request::NetworkCreate};
 use serde::Deserialize;
-use types::{Error, Result};
+use types::{Error, Result, container::EndpointSettings};
 
 use super::{
     call, convert,
@@ -148,18 +148,40 @@ pub(super) async fn prune(call: Call) -> Result<Response> {
     })
 }
 
+/// `NetworkConnectRequest`
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct ConnectBody {
+    container: String,
+    endpoint_config: EndpointSettings,
+}
+
+/// `NetworkDisconnectRequest`
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct DisconnectBody {
+    container: String,
+}
+
 /// `POST /networks/{id}/connect`
-pub(super) async fn connect(call: Call) -> Result<Response> {
-    call.state.network_inspect(&call.scope(), &call.name)?;
-    Err(Error::not_implemented(
-        "connecting an existing container to a network is not done yet: name its networks when you create it",
-    ))
+pub(super) async fn connect(mut call: Call) -> Result<Response> {
+    let body: ConnectBody = call.json().await?;
+    call.state
+        .network_connect(
+            &call.scope(),
+            &call.name,
+            &body.container,
+            body.endpoint_config,
+        )
+        .await?;
+    call::empty(StatusCode::OK)
 }
 
 /// `POST /networks/{id}/disconnect`
-pub(super) async fn disconnect(call: Call) -> Result<Response> {
-    call.state.network_inspect(&call.scope(), &call.name)?;
-    Err(Error::not_implemented(
-        "disconnecting a container from a network is not done yet: create it without that network",
-    ))
+pub(super) async fn disconnect(mut call: Call) -> Result<Response> {
+    let body: DisconnectBody = call.json().await?;
+    call.state
+        .network_disconnect(&call.scope(), &call.name, &body.container)
+        .await?;
+    call::empty(StatusCode::OK)
 }

@@ -101,6 +101,7 @@ impl Engine {
         }
         let container = Arc::new(Container::new(record, ObservedRecord::default()));
         self.containers.insert(container.clone());
+        drop(image.guards);
         self.container_event(&container, "create", &[]);
         Ok(Created { id, warnings })
     }

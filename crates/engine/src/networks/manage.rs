@@ -8,7 +8,10 @@ use std::{
 use ipnet::IpNet;
 use network::{Subnet, ipam};
 use store::{Guard, Txn};
-use types::{Error, Filters, NetworkId, NetworkName, Result, Time, record::encode};
+use types::{
+    Error, Filters, NetworkId, NetworkName, Result, Time, container::EndpointSettings,
+    record::encode,
+};
 
 use super::{bridge, parse_subnet, subnet_record};
 use crate::{
@@ -223,5 +226,102 @@ impl Engine {
         }
         self.prune_event(scope, "network", 0);
         Ok(pruned)
+    }
+
+    /// Connects a container to one more network, at once if it runs.
+    pub async fn network_connect(
+        &self,
+        scope: &Scope,
+        network: &str,
+        container: &str,
+        wanted: EndpointSettings,
+    ) -> Result<()> {
+        let network = self.networks.find(&scope.namespace, network)?;
+        let container = self.container(scope, container)?;
+        let _op = container.op.lock().await;
+        let record = container.record();
+        if record.shares_network() {
+            return Err(Error::forbidden(
+                "container sharing network namespace with another container or host cannot be connected to any other network",
+            ));
+        }
+        if network.driver != "bridge" {
+            return Err(Error::forbidden(format!(
+                "container cannot be connected to {0} network - container must be created in {0} mode",
+                network.name
+            )));
+        }
+        if record.endpoints.contains_key(&network.name) {
+            return Err(Error::forbidden(format!(
+                "endpoint with name {} already exists in network {}",
+                record.name, network.name
+            )));
+        }
+        if container.is_running() {
+            let one = self.connect_one(&container, &record, &network.name, &wanted, None)?;
+            if let Err(error) = self.agent.network_join(&container.id, &one.plan).await {
+                self.networks
+                    .release(&network.id, one.plan.addresses.iter().map(IpNet::addr));
+                return Err(error);
+            }
+            self.observe(&container, |observed| {
+                observed
+                    .endpoints
+                    .insert(one.name.clone(), one.settings.clone());
+            });
+            self.network_event(&container, "connect", &one);
+        }
+        self.desire(&container, |record| {
+            record.endpoints.insert(network.name.clone(), wanted);
+        })
+        .await
+    }
+
+    /// Takes a container off a network, at once if it runs.
+    pub async fn network_disconnect(
+        &self,
+        scope: &Scope,
+        network: &str,
+        container: &str,
+    ) -> Result<()> {
+        let network = self.networks.find(&scope.namespace, network)?;
+        let container = self.container(scope, container)?;
+        let _op = container.op.lock().await;
+        if !container.record().endpoints.contains_key(&network.name) {
+            return Err(Error::forbidden(format!(
+                "container {} is not connected to network {}",
+                container.id, network.name
+            )));
+        }
+        if network.driver != "bridge" {
+            return Err(Error::forbidden(format!(
+                "container cannot be disconnected from {} network - container can only be connected to it when it is created",
+                network.name
+            )));
+        }
+        if container.is_running() {
+            self.agent.network_leave(&container.id, &network.id).await?;
+            let mut left = None;
+            self.observe(&container, |observed| {
+                left = observed.endpoints.remove(&network.name)
+            });
+            if let Some(endpoint) = left {
+                let addresses = [endpoint.ip_address, endpoint.global_ipv6_address];
+                self.networks.release(
+                    &network.id,
+                    addresses.iter().filter_map(|text| text.parse().ok()),
+                );
+                self.emit_network_event(
+                    &container,
+                    "disconnect",
+                    &network.name,
+                    network.id.as_str(),
+                );
+            }
+        }
+        self.desire(&container, |record| {
+            record.endpoints.remove(&network.name);
+        })
+        .await
     }
 }

@@ -347,8 +347,12 @@ impl Engine {
         if record.shares_network() {
             return Ok(allocated);
         }
-        for (name, wanted) in &record.endpoints {
-            let result = self.connect_one(container, record, name, wanted);
+        let mode = record.host.network_mode.as_str();
+        let mut networks: Vec<_> = record.endpoints.iter().collect();
+        // The network that the container was made for leads out; it is the first interface.
+        networks.sort_by_key(|(name, _)| name.as_str() != mode);
+        for (number, (name, wanted)) in networks.into_iter().enumerate() {
+            let result = self.connect_one(container, record, name, wanted, Some(number));
             match result {
                 Ok(one) => allocated.push(one),
                 Err(error) => {
@@ -378,6 +382,7 @@ impl Engine {
         record: &ContainerRecord,
         name: &str,
         wanted: &EndpointSettings,
+        number: Option<usize>,
     ) -> Result<Allocated> {
         let network = self.networks.find(&container.namespace, name)?;
         if network.driver != "bridge" {
@@ -408,8 +413,10 @@ impl Engine {
             network: bridge(&network)?,
             addresses,
             mac,
-            is_default: record.host.network_mode == network.name
-                || record.host.network_mode == network.id.as_str(),
+            interface: number
+                .map(|number| format!("eth{number}"))
+                .unwrap_or_default(),
+            is_default: number == Some(0),
         };
         let settings = shown(&network, wanted, &plan);
         Ok(Allocated {
