@@ -125,6 +125,16 @@ impl Engine {
         let mut subnets = Vec::new();
         for wanted in &request.subnets {
             let subnet = parse_subnet(wanted)?;
+            if wanted
+                .subnet
+                .parse::<IpNet>()
+                .is_ok_and(|net| net.trunc() != net)
+            {
+                return Err(Error::invalid(format!(
+                    "invalid network config:\ninvalid subnet {}: it should be {}",
+                    wanted.subnet, subnet.net
+                )));
+            }
             if used.iter().any(|other| ipam::overlap(other, &subnet.net)) {
                 return Err(Error::forbidden(
                     "invalid pool request: Pool overlaps with other one on this address space",

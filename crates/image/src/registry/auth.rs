@@ -85,9 +85,13 @@ impl Credentials {
         let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
             .decode(bare)
             .map_err(|source| bad(&source))?;
-        let header: Option<Header> =
+        let fields: Option<serde_json::Map<String, serde_json::Value>> =
             serde_json::from_slice(&bytes).map_err(|source| bad(&source))?;
-        let header = header.unwrap_or_default();
+        let mut fields = fields.unwrap_or_default();
+        // Clients write null for what they leave out, as Go reads it.
+        fields.retain(|_, value| !value.is_null());
+        let header: Header = serde_json::from_value(serde_json::Value::Object(fields))
+            .map_err(|source| bad(&source))?;
         let mut found = header.plain;
         if found.username.is_empty() && !header.auth.is_empty() {
             let pair = base64::engine::general_purpose::STANDARD
