@@ -229,7 +229,7 @@ def measure_logs():
                f"yes 'a line of a log that is neither short nor very long, as lines go' | head -c {size}000000")
         docker(engine, "wait", "log")
         write[engine] = size / (time.perf_counter() - begin)
-    times = alternate(5, lambda e: shell(e, "docker logs log | wc -c"))
+    times = alternate(3, lambda e: shell(e, "docker logs log | wc -c"))
     for engine in SOCKETS:
         docker(engine, "rm", "-f", "log")
     return [
