@@ -241,6 +241,8 @@ pub trait NodeAgent: Send + Sync + 'static {
     /// How an exec session ended; `None` while it runs. Asked when the session's stream has
     /// ended, which a client may see before the event.
     async fn exec_exit(&self, id: &ContainerId, exec: &ExecId) -> Result<Option<Exit>>;
+    /// The end of an exec session has been taken note of: nothing of it need be kept.
+    async fn exec_forget(&self, id: &ContainerId, exec: &ExecId) -> Result<()>;
     /// Kills an exec session's process.
     async fn exec_kill(&self, id: &ContainerId, exec: &ExecId) -> Result<()>;
 

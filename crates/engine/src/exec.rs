@@ -18,6 +18,9 @@ use crate::{
     view::ExecView,
 };
 
+/// How long an ended session can still be inspected.
+const REMEMBERED: std::time::Duration = std::time::Duration::from_secs(300);
+
 /// Where a session is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -199,6 +202,7 @@ impl Engine {
 
     /// Told by the agent.
     pub(crate) fn exec_exited(&self, container: &ContainerId, exec: &ExecId, exit: &Exit) {
+        self.forget_later(container, exec);
         let Some(session) = self.execs.lock().get(exec).cloned() else {
             return;
         };
@@ -222,6 +226,19 @@ impl Engine {
             ];
             self.container_event(&container, "exec_die", &facts);
         }
+    }
+
+    /// Removes an ended session's files now, and the session itself when nobody can want to
+    /// know of it any more.
+    fn forget_later(&self, container: &ContainerId, exec: &ExecId) {
+        let (engine, container, exec) = (self.clone(), container.clone(), exec.clone());
+        tokio::spawn(async move {
+            if let Err(error) = engine.agent.exec_forget(&container, &exec).await {
+                tracing::warn!(id = %container, %exec, %error, "the files of an ended exec session are still there");
+            }
+            tokio::time::sleep(REMEMBERED).await;
+            engine.execs.lock().remove(&exec);
+        });
     }
 
     /// Sets the size of a session's terminal.

@@ -257,6 +257,12 @@ impl Runtime {
         .await
     }
 
+    /// Forgets an exec session that has ended: its files in the run directory go. Idempotent.
+    pub async fn exec_delete(&self, id: &ContainerId, exec: &ExecId) -> Result<()> {
+        let directory = self.paths().exec(id, exec);
+        blocking(move || paths::remove_tree(&directory)).await
+    }
+
     /// Containers that have a run directory.
     pub async fn list(&self) -> Result<Vec<ContainerId>> {
         let directory = self.paths().containers();

@@ -292,6 +292,9 @@ impl NodeAgent for LocalAgent {
     ) -> Result<()> {
         Ok(self.runtime.exec_resize(id, exec, width, height).await?)
     }
+    async fn exec_forget(&self, id: &ContainerId, exec: &ExecId) -> Result<()> {
+        Ok(self.runtime.exec_delete(id, exec).await?)
+    }
     async fn exec_kill(&self, id: &ContainerId, exec: &ExecId) -> Result<()> {
         Ok(self.runtime.exec_kill(id, exec, 9).await?)
     }
