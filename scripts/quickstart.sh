@@ -7,8 +7,8 @@
 # The daemon is one of its own: data in /var/lib/kraud-quickstart, socket /run/kraud-quickstart/kraud.sock.
 # KRAUD_QUICKSTART_DIR and KRAUD_QUICKSTART_RUN name other places.
 set -euo pipefail
-cd /
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/lib.sh"
+cd /
 
 DATA=${KRAUD_QUICKSTART_DIR:-/var/lib/kraud-quickstart}
 RUN=${KRAUD_QUICKSTART_RUN:-/run/kraud-quickstart}
@@ -107,12 +107,13 @@ stop() {
         die "these are still mounted; $DATA is left as it is"
     fi
     rm -rf --one-file-system "$DATA" "$RUN"
+    rm -f /run/lock/kraud-quickstart.lock
     say "done: $DATA and $RUN are gone; the build stays in $REPO/target"
 }
 
 need_root
-mkdir -p "$RUN"
-exec 9>"/run/lock/kraud-quickstart.lock" 2>/dev/null || exec 9>"$RUN/lock"
+mkdir -p "$RUN" /run/lock
+exec 9>/run/lock/kraud-quickstart.lock
 flock -n 9 || die "another quickstart.sh is at work"
 
 case ${1:-start} in
@@ -154,7 +155,8 @@ To go on with docker, type:
   export DOCKER_HOST=unix://$SOCKET
   $hello ps -a
   $hello run -it --rm $IMAGE sh
-  $hello run -d --name web -p 8080:80 $IMAGE sh -c 'httpd -f -h /etc' && curl http://127.0.0.1:8080/motd
+  $hello run -d --name web -p 8080:80 $IMAGE httpd -f -h /etc
+  curl http://127.0.0.1:8080/motd
 
 To stop it and remove everything:
   $REPO/scripts/quickstart.sh stop

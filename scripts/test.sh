@@ -103,7 +103,7 @@ prepare() {
     need_disk "$REPO" 6000
     mkdir -p "$TOOLS"
     need_packages crun=crun nft=nftables busybox=busybox-static ip=iproute2 cc=gcc '/usr/include/stdlib.h=libc6-dev' \
-        curl=curl python3=python3 '/usr/lib/python3*/ensurepip=python3-venv' ps=procps losetup=mount xz=xz-utils
+        curl=curl python3=python3 '/usr/lib/python3*/ensurepip=python3-venv' ps=procps losetup=mount nsenter=util-linux zstd=zstd /usr/bin/tini-static=tini
     need_docker_cli
     unpack_package docker-registry || say "docker-registry is not to be had: its tests will say so"
     export DOCKER_REGISTRY_BIN=$TOOLS/docker-registry/usr/bin/docker-registry

@@ -19,8 +19,9 @@ step() {
         failed=$((failed + 1)); echo "not ok quickstart: $text"; tail -n 20 "$work/out"
     fi
 }
-start() { "$REPO/scripts/quickstart.sh"; }
-stop() { "$REPO/scripts/quickstart.sh" stop; }
+# As it is typed: from the checkout, by a relative path.
+start() { (cd "$REPO" && ./scripts/quickstart.sh); }
+stop() { (cd "$REPO" && ./scripts/quickstart.sh stop); }
 says_hello() { start && grep -q 'Hello from a container on kraud' "$work/out" && grep -q 'kraud is running' "$work/out"; }
 quick() { local from=$SECONDS; says_hello && [ $((SECONDS - from)) -le 20 ]; }
 keeps() { [ "$(docker -H "$host" ps --format '{{.Names}}')" = stays ]; }
