@@ -88,7 +88,7 @@ make_image() {
 stop() {
     if ! running && [ ! -e "$DATA" ]; then
         say "nothing to stop"
-        rm -rf "$RUN"
+        rm -rf "$RUN" /run/lock/kraud-quickstart.lock
         return
     fi
     [ -x "$KRAUD" ] || die "$KRAUD is gone, and with it the way to stop what it runs: build it, then call stop again"
