@@ -32,7 +32,8 @@ mkdir -p "$DOCKER_CONFIG" "$KRAUD_TEST_CACHE" "$work/dockerd"
 unset DOCKER_HOST DOCKER_CONTEXT
 
 # In a network namespace of its own a daemon's bridge and rules can neither meet the other's nor stay behind.
-alone() { setsid unshare -n sh -c 'ip link set lo up; exec "$@"' sh "$@" </dev/null; }
+# exec: the job's pid is then the daemon's own.
+alone() { exec setsid unshare -n sh -c 'ip link set lo up; exec "$@"' sh "$@" </dev/null; }
 alone dockerd -H "unix://$work/dockerd/docker.sock" --data-root "$work/dockerd/data" \
     --exec-root "$work/dockerd/exec" --pidfile "$work/dockerd/pid" >"$work/dockerd.log" 2>&1 &
 pids+=($!)
