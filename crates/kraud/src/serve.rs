@@ -80,7 +80,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
     // The store's lock keeps a second daemon off this data directory; it comes first.
     let database = config.data_dir.join("store.db");
-    let store = tokio::task::spawn_blocking(move || store::Embedded::open(&database))
+    let store = tokio::task::spawn_blocking(move || open_store(&database))
         .await
         .context("opening the store")??;
     let engine = wire(&config, &instance, Arc::new(store)).await?;
@@ -111,6 +111,22 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let _ = fs::remove_file(&config.socket);
     let _ = fs::remove_file(instance.pid_file());
     Ok(())
+}
+
+/// Opens the store. A daemon that was killed a moment ago may still hold its lock while the
+/// kernel takes it apart: that much time is given.
+fn open_store(database: &Path) -> store::Result<store::Embedded> {
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+    let begun = std::time::Instant::now();
+    loop {
+        match store::Embedded::open(database) {
+            Err(error) if error.to_string().contains("in use") && begun.elapsed() < PATIENCE => {
+                std::thread::sleep(PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Puts the drivers together.

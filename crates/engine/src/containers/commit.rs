@@ -1,8 +1,10 @@
 //! `docker commit`: an image from a container.
 
+use agent::CommittedLayer;
 use image::{HistoryEntry, NewImage};
 use types::{Config, Digest, Reference, Result, Time, state::Status};
 
+use super::Container;
 use crate::{Engine, Scope, request::CommitRequest};
 
 impl Engine {
@@ -15,15 +17,7 @@ impl Engine {
         crate::changes::apply(&mut config, &request.changes)?;
         let config = overlay(&record.config, config);
 
-        let pause = request.pause && container.status() == Status::Running;
-        if pause {
-            self.container_pause(scope, container.id.as_str()).await?;
-        }
-        let layer = self.agent.commit_layer(&container.id).await;
-        if pause {
-            self.container_unpause(scope, container.id.as_str()).await?;
-        }
-        let layer = layer?;
+        let layer = self.committed_layer(&container, request.pause).await?;
 
         let parent = self.images.get(&container.namespace, &record.image).await?;
         let mut image = parent.config.clone();
@@ -63,6 +57,24 @@ impl Engine {
             ],
         );
         Ok(made.id.clone())
+    }
+}
+
+impl Engine {
+    /// The container's writable layer, taken while its processes are held where they are
+    /// wanted so. Nobody asked for a pause: it is not recorded, and recovery ends one that
+    /// a crash left behind.
+    async fn committed_layer(&self, container: &Container, hold: bool) -> Result<CommittedLayer> {
+        let _op = container.op.lock().await;
+        let hold = hold && container.status() == Status::Running;
+        if hold {
+            self.agent.set_paused(&container.id, true).await?;
+        }
+        let layer = self.agent.commit_layer(&container.id).await;
+        if hold {
+            self.agent.set_paused(&container.id, false).await?;
+        }
+        layer
     }
 }
 

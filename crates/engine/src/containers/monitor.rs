@@ -81,6 +81,12 @@ impl Engine {
                 endpoints,
             } => {
                 self.reserve(container, &endpoints);
+                // Frozen, and not because somebody asked for it: a commit was cut short.
+                let stray = paused && container.status() != Status::Paused;
+                if stray {
+                    self.thaw_stray(&container.id);
+                }
+                let paused = paused && !stray;
                 self.observe(container, |observed| {
                     observed.state.status = if paused {
                         Status::Paused
@@ -115,6 +121,15 @@ impl Engine {
             }
             Observed::Exited(_) | Observed::Gone => {}
         }
+    }
+
+    fn thaw_stray(&self, id: &types::ContainerId) {
+        let (engine, id) = (self.clone(), id.clone());
+        tokio::spawn(async move {
+            if let Err(error) = engine.agent.set_paused(&id, false).await {
+                tracing::warn!(%id, %error, "a container that a cut-off commit had frozen could not be thawed; docker unpause it");
+            }
+        });
     }
 
     /// Takes up the work on one container after a start of the daemon.

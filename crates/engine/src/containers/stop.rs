@@ -269,6 +269,8 @@ impl Engine {
         self.observe(&container, |observed| {
             observed.state.status = Status::Paused
         });
+        // On disk before the answer: recovery thaws what it finds frozen without a record.
+        self.writer.flush().await;
         self.container_event(&container, "pause", &[]);
         Ok(())
     }
