@@ -112,3 +112,14 @@ test_bad_archive_is_refused() {
     legacy || between "$code" 400 599
     ok docker start c1
 }
+
+# The names of a container's users are its own, also while it does not run.
+test_archive_mode_gives_files_to_the_containers_user() {
+    docker create --name base $IMG sh -c 'echo web:x:1234:1235::/:/bin/sh >>/etc/passwd' >/dev/null
+    docker start -a base >/dev/null
+    docker commit base withuser >/dev/null
+    docker create --name c1 -u web withuser stat -c '%u:%g' /tmp/f >/dev/null
+    echo x >f
+    docker cp -a f c1:/tmp/f 2>/dev/null
+    eq "$(docker start -a c1)" 1234:1235
+}

@@ -41,6 +41,15 @@ test_restart() {
     until_eq 5 2 sh -c 'docker logs c1 | grep -c start'
 }
 
+# A container that goes when it exits stays through a restart: the stop in between is not its end.
+test_restart_keeps_an_auto_remove_container() {
+    docker run -d --rm --name c1 $IMG sleep 300 >/dev/null
+    for _ in 1 2 3 4 5; do docker restart -t 0 c1 >/dev/null; done
+    eq "$(state c1)" running
+    docker stop -t 0 c1 >/dev/null
+    until_eq 5 '' docker ps -aq --filter name=c1
+}
+
 test_files_survive_a_restart() {
     docker run --name c1 $IMG sh -c 'echo x >>/file; wc -l </file' >/dev/null
     eq "$(docker start -a c1)" 2

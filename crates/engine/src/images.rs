@@ -7,7 +7,7 @@ use image::{
     ConfigPatch, ContainerUse, Image, Platform, Progress, PruneFilter, References, Removal,
 };
 use tokio::io::AsyncWrite;
-use types::{Config, Digest, Error, Filters, Kind, Namespace, Reference, Result, Time};
+use types::{Config, Digest, Error, Filters, Kind, Namespace, Reference, Result};
 
 use crate::{
     Engine, Scope,
@@ -411,11 +411,6 @@ impl Engine {
         );
         self.image_event(&scope.namespace, "import", image.id.as_str(), &name, None);
         Ok(image.id.clone())
-    }
-
-    /// When a tag last came to point at an image.
-    pub fn image_last_tagged(image: &Image) -> Time {
-        image.last_tagged
     }
 }
 

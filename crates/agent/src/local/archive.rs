@@ -1,6 +1,10 @@
 //! `docker cp` and `docker export`.
 
-use std::{io::Write, path::Path};
+use std::{
+    io::Write,
+    os::fd::{AsRawFd as _, BorrowedFd},
+    path::Path,
+};
 
 use tokio::io::AsyncReadExt as _;
 use tokio_util::io::SyncIoBridge;
@@ -58,7 +62,7 @@ impl LocalAgent {
         blocking(move || {
             agent.with_root(&plan, |root| {
                 let owner = if copy_owner {
-                    agent.owner(&plan)?
+                    owner(&plan, root)?
                 } else {
                     None
                 };
@@ -72,16 +76,17 @@ impl LocalAgent {
         })
         .await
     }
+}
 
-    /// The container's own user, for `docker cp -a`.
-    fn owner(&self, plan: &Plan) -> Result<Option<(u32, u32)>> {
-        if plan.config.user.is_empty() {
-            return Ok(None);
-        }
-        let merged = crate::NodeAgent::paths(self, &plan.id).merged;
-        let user = runtime::user::resolve(&merged, &plan.config.user, &[]).map_err(Error::from)?;
-        Ok(Some((user.uid, user.gid)))
+/// The container's own user, for `docker cp -a`.
+fn owner(plan: &Plan, root: BorrowedFd<'_>) -> Result<Option<(u32, u32)>> {
+    if plan.config.user.is_empty() {
+        return Ok(None);
     }
+    let root = format!("/proc/self/fd/{}", root.as_raw_fd());
+    let user =
+        runtime::user::resolve(Path::new(&root), &plan.config.user, &[]).map_err(Error::from)?;
+    Ok(Some((user.uid, user.gid)))
 }
 
 fn path_stat(stat: image::archive::PathStat) -> PathStat {

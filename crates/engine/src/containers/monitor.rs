@@ -198,6 +198,10 @@ impl Engine {
         self.disconnect(&container);
         let record = container.record();
         let state = container.observed.borrow().state.clone();
+        // Read before the exit shows: `docker restart` takes its mark back as soon as it does.
+        let restarted_by_user = container
+            .restarting
+            .load(std::sync::atomic::Ordering::SeqCst);
         let restart = !self.is_stopping()
             && wants_restart(
                 &record.host.restart_policy,
@@ -231,11 +235,7 @@ impl Engine {
             let pause = next_pause(&container, ran);
             tracing::info!(id = %container.id, code = exit.code, ?pause, "a container ended and starts again");
             tokio::spawn(self.clone().restart_later(container, pause));
-        } else if record.host.auto_remove
-            && !container
-                .restarting
-                .load(std::sync::atomic::Ordering::SeqCst)
-        {
+        } else if record.host.auto_remove && !restarted_by_user {
             self.remove_after_exit(&container).await;
         }
     }

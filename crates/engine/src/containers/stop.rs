@@ -61,6 +61,13 @@ pub(super) fn parse_signal(text: &str) -> Result<i32> {
         .ok_or_else(bad)
 }
 
+/// The signal of a call's parameter, which may be missing or empty.
+fn given_signal(text: Option<&str>) -> Result<Option<i32>> {
+    text.filter(|text| !text.is_empty())
+        .map(parse_signal)
+        .transpose()
+}
+
 impl Container {
     fn stop_signal(&self) -> i32 {
         self.record()
@@ -83,10 +90,7 @@ impl Engine {
         timeout: Option<i64>,
     ) -> Result<()> {
         let container = self.container(scope, name)?;
-        let signal = signal
-            .filter(|text| !text.is_empty())
-            .map(parse_signal)
-            .transpose()?;
+        let signal = given_signal(signal)?;
         if !container.is_running() {
             return Err(Error::not_modified(format!(
                 "container {} is already stopped",
@@ -217,10 +221,7 @@ impl Engine {
         timeout: Option<i64>,
     ) -> Result<()> {
         let container = self.container(scope, name)?;
-        let signal = signal
-            .filter(|text| !text.is_empty())
-            .map(parse_signal)
-            .transpose()?;
+        let signal = given_signal(signal)?;
         if container.is_running() {
             // An AutoRemove container lives through a restart.
             container
