@@ -75,6 +75,14 @@ hex_id!(
     /// A network.
     NetworkId, "network"
 );
+hex_id!(
+    /// A volume, for its whole life, whatever its name.
+    VolumeId, "volume"
+);
+hex_id!(
+    /// A snapshot of a volume, whatever its name.
+    SnapshotId, "snapshot"
+);
 
 /// 64 random lower-case hexadecimal digits whose first 12 are not all decimal, so that the
 /// short form is never mistaken for a number.

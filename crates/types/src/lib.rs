@@ -16,12 +16,13 @@ pub mod size;
 pub mod state;
 pub mod stats;
 pub mod time;
+pub mod volume;
 
 pub use container::{Config, HostConfig};
 pub use error::{Error, Kind, Result};
 pub use event::{Event, EventActor};
 pub use filters::Filters;
-pub use id::{ContainerId, Digest, ExecId, NetworkId, NodeId};
-pub use name::{ContainerName, Namespace, NetworkName, VolumeName};
+pub use id::{ContainerId, Digest, ExecId, NetworkId, NodeId, SnapshotId, VolumeId};
+pub use name::{ContainerName, Namespace, NetworkName, PoolName, SnapshotName, VolumeName};
 pub use reference::Reference;
 pub use time::Time;

@@ -55,6 +55,14 @@ name!(
     VolumeName
 );
 name!(
+    /// A snapshot's name, unique within its volume.
+    SnapshotName
+);
+name!(
+    /// A storage pool's name, unique on its node.
+    PoolName
+);
+name!(
     /// A network's name.
     NetworkName
 );
@@ -92,6 +100,40 @@ impl FromStr for VolumeName {
             )));
         }
         Ok(Self(text.to_owned()))
+    }
+}
+
+impl FromStr for SnapshotName {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        if !is_object_name(text, 1) || text.len() > 128 {
+            return Err(Error::invalid(format!(
+                "invalid snapshot name {text:?}: a letter or digit, then letters, digits, '_', '.' or '-', 128 at most"
+            )));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl FromStr for PoolName {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        let fits = is_object_name(text, 1)
+            && text.len() <= 32
+            && text.starts_with(|c: char| c.is_ascii_alphabetic());
+        if !fits {
+            return Err(Error::invalid(format!(
+                "invalid pool name {text:?}: a letter, then letters, digits, '_', '.' or '-', 32 at most"
+            )));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl Default for PoolName {
+    /// The pool that kraud makes at its first start.
+    fn default() -> Self {
+        Self("default".into())
     }
 }
 
