@@ -1,0 +1,1 @@
+//! Loop devices: attach, find, grow and detach them by ioctls, without `losetup`.
