@@ -3,6 +3,10 @@
 //! Everything here is data and pure decisions. Sections 2 and 5 of the design say what the
 //! classes promise.
 
+pub mod options;
+pub mod quota;
+pub mod schedule;
+
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +15,7 @@ use crate::error::{Error, Result};
 
 /// A promise about a volume's data, named as docker's volume driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
     /// Files, highly available where two heads reach the pool. Also means docker's `local`.
@@ -71,6 +76,7 @@ impl FromStr for Class {
 
 /// The file system inside of a block volume.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum FileSystem {
     #[default]
@@ -103,11 +109,7 @@ impl FromStr for FileSystem {
         [Self::Ext4, Self::Xfs, Self::Raw]
             .into_iter()
             .find(|fs| fs.as_str() == text)
-            .ok_or_else(|| {
-                Error::invalid(format!(
-                    "invalid value {text:?} of volume option fs: ext4, xfs or raw"
-                ))
-            })
+            .ok_or_else(|| Error::invalid("want ext4, xfs or raw"))
     }
 }
 
