@@ -9,6 +9,7 @@ pub mod event;
 pub mod filters;
 pub mod id;
 pub mod name;
+pub mod native;
 pub mod port;
 pub mod record;
 pub mod reference;

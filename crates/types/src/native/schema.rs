@@ -1,0 +1,43 @@
+//! JSON schemas of types that are text on the wire.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use crate::{
+    ContainerId, Kind, PoolName, SnapshotId, SnapshotName, Time, VolumeId, VolumeName,
+    volume::schedule::Schedule,
+};
+
+macro_rules! text {
+    ($($name:ident { $($schema:tt)* })*) => {$(
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", $($schema)* })
+            }
+        }
+    )*};
+}
+
+text! {
+    VolumeName { "pattern": "^[a-zA-Z0-9][a-zA-Z0-9_.-]+$", "maxLength": 255 }
+    SnapshotName { "pattern": "^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", "maxLength": 128 }
+    PoolName { "pattern": "^[a-zA-Z][a-zA-Z0-9_.-]*$", "maxLength": 32 }
+    VolumeId { "pattern": "^[0-9a-f]{64}$" }
+    SnapshotId { "pattern": "^[0-9a-f]{64}$" }
+    ContainerId { "pattern": "^[0-9a-f]{64}$" }
+    Time { "format": "date-time" }
+    Schedule {
+        "description": "`none`, or how many of each period are kept, as in `hourly:24,daily:7`"
+    }
+    Kind {
+        "description": "What sort of failure it is",
+        "enum": [
+            "invalid_parameter", "not_found", "conflict", "not_modified", "unauthorized",
+            "forbidden", "not_implemented", "unavailable", "system"
+        ]
+    }
+}
