@@ -244,6 +244,25 @@ pub enum FileKind {
     Socket,
 }
 
+/// The header that says what an archive is of: a [`PathStat`] as JSON in base64.
+pub const PATH_STAT: &str = "kr-path-stat";
+
+/// What a path of a volume is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct PathStat {
+    /// The last name of the path; `/` for the volume's root.
+    pub name: String,
+    pub kind: FileKind,
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+    pub modified: Time,
+    /// Where a symbolic link points.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+}
+
 /// `GET /volumes/{name}/files`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
