@@ -10,7 +10,12 @@
 //! threads of their own, with a deadline.
 
 pub mod btrfs;
+#[cfg(any(test, feature = "conformance"))]
+#[allow(clippy::unwrap_used)] // its checks are tests
+pub mod conformance;
+pub mod fault;
 pub mod loopdev;
+mod probe;
 pub mod zfs;
 
 use std::{
