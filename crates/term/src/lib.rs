@@ -3,6 +3,7 @@
 //! Nothing here knows what is printed or where it comes from.
 
 mod human;
+pub mod pools;
 mod table;
 
 use std::io::{self, Write as _};

@@ -1,0 +1,128 @@
+//! The command line as a whole; each command's own options are in its file.
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::{exit::Outcome, pool, version, volume};
+
+/// kra: volumes with snapshots and instant rollback, on kraud.
+///
+/// Containers are docker's business: use docker and docker compose with kraud as you always
+/// do. kra does what they have no words for.
+#[derive(Debug, Parser)]
+#[command(name = "kra", version, max_term_width = 100, arg_required_else_help = true, after_long_help = EXAMPLES)]
+pub(crate) struct Cli {
+    /// The kraud to speak to [default: unix:///run/kraud/kraud.sock]
+    #[arg(short = 'H', long, global = true, value_name = "URL", env = "KR_HOST")]
+    pub(crate) host: Option<String>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+EXAMPLES
+  A volume, used by docker:
+      kra volume create data --size 10G
+      docker run -v data:/data ...
+  A snapshot before something risky, and back to it:
+      kra volume snapshot create data before-upgrade
+      kra volume rollback data before-upgrade --restart
+  One file as it was on Monday:
+      kra volume cp data@monday:/etc/app.conf ./
+  A copy to try things on, made in no time:
+      kra volume clone data@monday try
+
+ENVIRONMENT
+  KR_HOST    the kraud to speak to, as --host
+
+EXIT CODES
+  0 done, 1 failed, 2 wrong command line, 3 no such thing, 4 in the way of something else,
+  5 not allowed, 6 kraud was not reached, 7 kraud cannot do this (now), 8 wrong request";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Volumes: make, look at, snapshot, roll back, clone, copy
+    #[command(visible_alias = "vol", arg_required_else_help = true)]
+    Volume {
+        #[command(subcommand)]
+        command: volume::Command,
+    },
+    /// Storage pools that volumes are kept on
+    #[command(arg_required_else_help = true)]
+    Pool {
+        #[command(subcommand)]
+        command: pool::Command,
+    },
+    /// Print the versions of kra and of the kraud that it speaks to
+    #[command(after_help = "Examples:\n  kra version\n  kra version -o json")]
+    Version(version::Options),
+    /// Print the completions of a shell
+    #[command(after_help = "Examples:\n  kra completions bash > /etc/bash_completion.d/kra")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages
+    #[command(
+        after_help = "Examples:\n  kra man /usr/local/share/man/man1 && man kra-volume-rollback"
+    )]
+    Man {
+        /// Where to; must exist
+        dir: PathBuf,
+    },
+}
+
+/// Prints the completions of `shell`.
+pub(crate) fn completions(shell: clap_complete::Shell) -> Outcome {
+    // Generated as a whole first: the generator panics when a pipe closes under it.
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "kra", &mut text);
+    term::print(&String::from_utf8_lossy(&text))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// Every command shows how it is used.
+    #[test]
+    fn every_command_has_examples() {
+        fn walk(path: &str, command: &clap::Command) {
+            for sub in command.get_subcommands() {
+                let path = format!("{path} {}", sub.get_name());
+                if sub.has_subcommands() {
+                    walk(&path, sub);
+                    continue;
+                }
+                let help = sub
+                    .get_after_help()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                assert!(
+                    help.contains(&format!("Examples:\n  {path}")),
+                    "{path}: {help}"
+                );
+                assert!(sub.get_about().is_some(), "{path}");
+                // The examples themselves must be accepted.
+                for line in help.lines().filter(|line| line.starts_with("  kra ")) {
+                    let words = line
+                        .split(['|', '>', '<', '&', '#'])
+                        .next()
+                        .unwrap()
+                        .split_whitespace();
+                    if let Err(error) = Cli::try_parse_from(words) {
+                        panic!("{line}: {error}");
+                    }
+                }
+            }
+        }
+        walk("kra", &Cli::command());
+    }
+}
