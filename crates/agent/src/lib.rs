@@ -296,8 +296,8 @@ pub trait NodeAgent: Send + Sync + 'static {
     /// control groups. Only when no container runs; the next start makes them again.
     async fn tear_down(&self) -> Result<()>;
 
-    /// Where a container's and a volume's files are, for inspect.
-    fn paths(&self, id: &ContainerId) -> plan::Paths;
+    /// Where a container's files are, for inspect.
+    async fn paths(&self, id: &ContainerId) -> Result<plan::Paths>;
     /// Where a volume's directory is.
     fn volume_path(&self, name: &VolumeName) -> std::path::PathBuf;
 

@@ -12,6 +12,8 @@ mod health;
 mod images;
 mod networks;
 pub mod record;
+#[cfg(test)]
+mod record_golden;
 mod registry;
 pub mod request;
 mod system;

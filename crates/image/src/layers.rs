@@ -591,3 +591,13 @@ impl Read for TarStream {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stored_form_changes_only_with_its_version() {
+        record::check_golden::<LayerRecord>(&[include_bytes!("../golden/layer.v1.json")]).unwrap();
+    }
+}

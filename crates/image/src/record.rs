@@ -106,3 +106,16 @@ pub struct References {
     /// With a digest, sorted.
     pub digests: Vec<Reference>,
 }
+
+#[cfg(test)]
+mod tests {
+    use types::record::check_golden;
+
+    use super::*;
+
+    #[test]
+    fn stored_forms_change_only_with_their_version() {
+        check_golden::<ImageRecord>(&[include_bytes!("../golden/image.v1.json")]).unwrap();
+        check_golden::<TagRecord>(&[include_bytes!("../golden/tag.v1.json")]).unwrap();
+    }
+}

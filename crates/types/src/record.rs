@@ -67,6 +67,35 @@ pub fn decode<R: Record>(stored: &[u8]) -> Result<R> {
     serde_json::from_value(value).map_err(failed)
 }
 
+/// For tests of a record's stored form: `files` are stored records of every version, oldest
+/// first. Fails when one cannot be read any more, and when what is written now is not what
+/// the newest file holds: then the version must be raised, with an upgrade and one more file.
+pub fn check_golden<R: Record>(files: &[&[u8]]) -> Result<()> {
+    let wrong = |what: String| Err(Error::system(format!("the stored {}: {what}", R::NOUN)));
+    if files.len() as u64 != u64::from(R::VERSION) {
+        return wrong(format!(
+            "it is at version {}, but there are {} golden files",
+            R::VERSION,
+            files.len()
+        ));
+    }
+    let mut now = Vec::new();
+    for (index, file) in files.iter().enumerate() {
+        let start = format!("{{\"v\":{},", index + 1);
+        if !file.starts_with(start.as_bytes()) {
+            return wrong(format!("file {} is of another version", index + 1));
+        }
+        now = encode(&decode::<R>(file)?)?;
+    }
+    if files.last().is_some_and(|last| last.trim_ascii() != now) {
+        return wrong(format!(
+            "its form has changed without a new version; it is now {}",
+            String::from_utf8_lossy(&now)
+        ));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,5 +132,23 @@ mod tests {
                 .contains("newer")
         );
         assert!(decode::<Sample>(b"\xff").is_err());
+    }
+
+    #[test]
+    fn golden_files_hold_a_form_fast() {
+        let (one, two): (&[u8], &[u8]) = (
+            br#"{"v":1,"d":{"kib":4}}"#,
+            b"{\"v\":2,\"d\":{\"size_bytes\":7}}\n",
+        );
+        check_golden::<Sample>(&[one, two]).unwrap();
+        let extra: &[u8] = br#"{"v":2,"d":{"size_bytes":7,"gone":1}}"#;
+        for bad in [
+            &[one][..],
+            &[two, two],
+            &[one, extra],
+            &[one, b"{\"v\":2,\"d\":{}}"],
+        ] {
+            assert!(check_golden::<Sample>(bad).is_err(), "{bad:?}");
+        }
     }
 }

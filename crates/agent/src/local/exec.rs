@@ -4,7 +4,7 @@ use runtime::{ExecLaunch, Inspected, Stdio, bundle::ExecInput};
 use types::{ContainerId, Error, ExecId, Result};
 
 use super::{LocalAgent, at, start, streams::pump};
-use crate::{AgentEvent, AttachTo, Attached, ExecPlan, Exit, NodeAgent as _, StartError};
+use crate::{AgentEvent, AttachTo, Attached, ExecPlan, Exit, StartError};
 
 impl LocalAgent {
     pub(super) async fn exec_container(
@@ -49,7 +49,7 @@ impl LocalAgent {
             plan.user.clone()
         };
         let groups = container.host.group_add.clone().unwrap_or_default();
-        let merged = self.paths(id).merged;
+        let merged = self.paths_of(id).merged;
         let user =
             tokio::task::spawn_blocking(move || runtime::user::resolve(&merged, &spec, &groups))
                 .await

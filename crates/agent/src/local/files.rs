@@ -9,10 +9,7 @@ use std::{
 use types::{Error, Result, error::ResultExt as _};
 
 use super::LocalAgent;
-use crate::{
-    NodeAgent as _,
-    plan::{Plan, SandboxPlan},
-};
+use crate::plan::{Plan, SandboxPlan};
 
 /// Generated files, to be bound into the container.
 pub(super) struct Generated {
@@ -48,7 +45,7 @@ impl LocalAgent {
             SandboxPlan::Container(other) => other,
             _ => &plan.id,
         };
-        let paths = self.paths(owner);
+        let paths = self.paths_of(owner);
         let generated = Generated {
             hosts: paths.hosts,
             hostname: paths.hostname,

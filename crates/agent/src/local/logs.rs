@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use types::{ContainerId, Result};
 
 use super::LocalAgent;
-use crate::{LogQuery, LogStream, NodeAgent as _, Plan};
+use crate::{LogQuery, LogStream, Plan};
 
 /// Batches under way to a slow reader.
 const QUEUE: usize = 4;
@@ -27,7 +27,7 @@ impl LocalAgent {
             tail,
             follow,
         };
-        let mut batches = self.runtime.logs(id, self.paths(id).log, wanted);
+        let mut batches = self.runtime.logs(id, self.paths_of(id).log, wanted);
         let (sender, entries) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
             loop {

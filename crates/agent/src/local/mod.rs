@@ -139,6 +139,20 @@ impl LocalAgent {
         self.data_dir.join("layers")
     }
 
+    fn paths_of(&self, id: &ContainerId) -> Paths {
+        let dir = self.container_dir(id);
+        Paths {
+            log: dir.join("log").join(format!("{id}-json.log")),
+            resolv_conf: dir.join("resolv.conf"),
+            hosts: dir.join("hosts"),
+            hostname: dir.join("hostname"),
+            upper: dir.join("upper"),
+            work: dir.join("work"),
+            merged: dir.join("merged"),
+            layers: self.layer_path(),
+        }
+    }
+
     fn lives(&self) -> std::sync::MutexGuard<'_, HashMap<ContainerId, Live>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -299,11 +313,11 @@ impl NodeAgent for LocalAgent {
         Ok(self.runtime.exec_kill(id, exec, 9).await?)
     }
     async fn size_rw(&self, id: &ContainerId) -> Result<u64> {
-        let (layers, upper) = (self.layers.clone(), self.paths(id).upper);
+        let (layers, upper) = (self.layers.clone(), self.paths_of(id).upper);
         blocking(move || layers.upper_size(&upper)).await
     }
     async fn changes(&self, id: &ContainerId, lower: &[types::Digest]) -> Result<Vec<RootChange>> {
-        let (layers, lower, upper) = (self.layers.clone(), lower.to_vec(), self.paths(id).upper);
+        let (layers, lower, upper) = (self.layers.clone(), lower.to_vec(), self.paths_of(id).upper);
         let changes = blocking(move || layers.changes(&lower, &upper)).await?;
         Ok(changes
             .into_iter()
@@ -334,7 +348,7 @@ impl NodeAgent for LocalAgent {
             .await
     }
     async fn commit_layer(&self, id: &ContainerId) -> Result<CommittedLayer> {
-        let (layers, upper) = (self.layers.clone(), self.paths(id).upper);
+        let (layers, upper) = (self.layers.clone(), self.paths_of(id).upper);
         let made = blocking(move || layers.commit_layer(&upper)).await?;
         let layer = CommittedLayer {
             diff_id: made.meta.diff_id.clone(),
@@ -395,18 +409,8 @@ impl NodeAgent for LocalAgent {
             .group(&self.runtime.settings().cgroup_parent);
         blocking(move || group.destroy().map_err(types::Error::from)).await
     }
-    fn paths(&self, id: &ContainerId) -> Paths {
-        let dir = self.container_dir(id);
-        Paths {
-            log: dir.join("log").join(format!("{id}-json.log")),
-            resolv_conf: dir.join("resolv.conf"),
-            hosts: dir.join("hosts"),
-            hostname: dir.join("hostname"),
-            upper: dir.join("upper"),
-            work: dir.join("work"),
-            merged: dir.join("merged"),
-            layers: self.layer_path(),
-        }
+    async fn paths(&self, id: &ContainerId) -> Result<Paths> {
+        Ok(self.paths_of(id))
     }
     fn volume_path(&self, name: &VolumeName) -> PathBuf {
         self.volume_dir(name).join("_data")

@@ -18,7 +18,7 @@ use rustix::{
 use types::{Error, Result, error::ResultExt as _};
 
 use super::LocalAgent;
-use crate::{NodeAgent as _, plan::Plan};
+use crate::plan::Plan;
 
 impl LocalAgent {
     /// Calls `work` with the root directory of a container, its volumes in place. Blocking.
@@ -71,7 +71,7 @@ impl LocalAgent {
 
     /// Mounts a container's tree in the calling thread's own mount namespace.
     fn assemble(&self, plan: &Plan, volumes: bool) -> Result<OwnedFd> {
-        let paths = self.paths(&plan.id);
+        let paths = self.paths_of(&plan.id);
         let spec = image::RootfsSpec {
             layers: plan.layers.clone(),
             upper: paths.upper,

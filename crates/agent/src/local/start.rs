@@ -19,7 +19,7 @@ use types::{
 
 use super::{Live, LocalAgent, blocking, files};
 use crate::{
-    NodeAgent as _, StartError, Started,
+    StartError, Started,
     plan::{EndpointPlan, NamespaceMode, Plan, SandboxPlan},
 };
 
@@ -41,7 +41,7 @@ impl LocalAgent {
 
     /// Makes a container's directories and fills its volumes.
     pub(super) async fn prepare(&self, plan: &Plan) -> Result<()> {
-        let paths = self.paths(&plan.id);
+        let paths = self.paths_of(&plan.id);
         let state = self.state_dir(&plan.id);
         let log = paths.log.parent().map(Path::to_owned).unwrap_or_default();
         let dirs = [state, log, paths.upper, paths.work, paths.merged];
@@ -83,7 +83,7 @@ impl LocalAgent {
     }
 
     async fn mount_root(&self, plan: &Plan) -> Result<()> {
-        let paths = self.paths(&plan.id);
+        let paths = self.paths_of(&plan.id);
         let spec = image::RootfsSpec {
             layers: plan.layers.clone(),
             upper: paths.upper,
@@ -130,7 +130,7 @@ impl LocalAgent {
     }
 
     fn launch_blocking(&self, plan: &Plan, hold: bool) -> Result<Launch, StartError> {
-        let paths = self.paths(&plan.id);
+        let paths = self.paths_of(&plan.id);
         let generated = self.write_files(plan)?;
         let user = runtime::user::resolve(
             &paths.merged,
@@ -354,7 +354,7 @@ impl LocalAgent {
         self.runtime.delete(id).await?;
         let (layers, merged, shm, file) = (
             self.layers.clone(),
-            self.paths(id).merged,
+            self.paths_of(id).merged,
             self.shm_dir(id),
             self.plan_file(id),
         );

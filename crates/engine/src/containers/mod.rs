@@ -370,7 +370,7 @@ impl Engine {
         } else {
             (None, None)
         };
-        let paths = self.agent.paths(&container.id);
+        let paths = self.agent.paths(&container.id).await?;
         let lower: Vec<String> = record
             .layers
             .iter()
