@@ -27,6 +27,8 @@ EXAMPLES
       export DOCKER_HOST=unix:///run/kraud/kraud.sock
   A second one beside the first, sharing nothing with it:
       kraud serve --data-dir /srv/two --socket /run/two.sock
+  A storage pool on two disks, every block on both:
+      kraud pool create safe --engine btrfs --device /dev/sdb --device /dev/sdc --mirror
   Stop the daemon and its containers:
       kraud stop --containers
 
@@ -53,6 +55,9 @@ pub(crate) enum Command {
     /// Check the kernel, control groups, tools, disk and rights, and say what is missing
     #[command(after_help = "Examples:\n  kraud doctor\n  kraud doctor -o json")]
     Doctor(Doctor),
+    /// Make, look at, grow and remove storage pools
+    #[command(arg_required_else_help = true)]
+    Pool(Pool),
     /// Print the completions of a shell
     #[command(after_help = "Examples:\n  kraud completions bash > /etc/bash_completion.d/kraud")]
     Completions {
@@ -111,6 +116,14 @@ pub(crate) struct Stop {
     /// Stop the containers too, each with its own stop signal and time
     #[arg(long)]
     pub(crate) containers: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pool {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(subcommand)]
+    pub(crate) command: crate::pool::Command,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ mod config;
 mod doctor;
 mod instance;
 mod notify;
+mod pool;
 mod serve;
 mod stop;
 
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         cli::Command::Serve(options) => serve::run(&options),
         cli::Command::Stop(options) => stop::run(&options),
         cli::Command::Doctor(options) => doctor::run(&options),
+        cli::Command::Pool(options) => pool::run(&options),
         cli::Command::Completions { shell } => {
             cli::completions(shell);
             Ok(ExitCode::SUCCESS)
