@@ -52,6 +52,7 @@ pub const POINTS: &[&str] = &[
     "zfs.tidy.rewound",
     "zfs.tidy.noted",
     "zfs.pool.file",
+    "zfs.pool.formatted",
     "zfs.pool.made",
     "zfs.pool.destroyed",
     "zfs.grow.file",
