@@ -190,7 +190,8 @@ impl BtrfsPool {
         }
         let since = ioctl::subvolume_info(dataset::open(&live)?)
             .during(|| format!("look at {}", live.display()))?
-            .created;
+            .created
+            .0;
         // At most all that the origin is charged for and shares itself; a survey finds out.
         let (shared, mut groups) = match &from.note.copied {
             Some(copied) => (copied.shared, copied.from.clone()),
@@ -347,6 +348,39 @@ fn take_snapshot(directory: &Path, note: &Note, name: &OsStr) -> Result<()> {
         true,
     )
     .during(|| format!("take a snapshot in {}", directory.display()))
+}
+
+/// Exchanges the subvolume `name` with a snapshot of it that has the same content, if there is
+/// one, as there is when a rollback is made that can be undone.
+///
+/// What is removed then is the snapshot. That is a matter of a few blocks, while to remove the
+/// first owner of a large tree the kernel rewrites the references of all of it, and every other
+/// call waits for seconds when it commits.
+fn keep_as_snapshot(directory: &Path, name: &OsStr) -> Result<()> {
+    // A change within one tick of the clock after an earlier one need not be noted.
+    const TICK: Duration = Duration::from_millis(10);
+    let old = dataset::open(&directory.join(name))?;
+    let about = || format!("look at the subvolumes in {}", directory.display());
+    let info = ioctl::subvolume_info(&old).during(about)?;
+    for snapshot in dataset::snapshots(directory)? {
+        let snapshot = dataset::snapshot_name(&snapshot);
+        let copy =
+            ioctl::subvolume_info(dataset::open(&directory.join(&snapshot))?).during(about)?;
+        if copy.parent != info.uuid
+            || copy.created.0 < info.changed.0
+            || copy.created.1 < info.changed.1 + TICK
+        {
+            continue;
+        }
+        ioctl::subvolume_freeze(&old).during(|| "make a subvolume read-only")?;
+        point("btrfs.rollback.frozen");
+        let parent = dataset::open(directory)?;
+        rustix::fs::renameat_with(&parent, name, &parent, &*snapshot, RenameFlags::EXCHANGE)
+            .during(|| format!("exchange two subvolumes in {}", directory.display()))?;
+        point("btrfs.rollback.kept");
+        return Ok(());
+    }
+    Ok(())
 }
 
 fn undo_snapshot(path: &Path) {
@@ -774,6 +808,9 @@ impl Pool for BtrfsPool {
         rustix::fs::renameat_with(&directory, &*name, &directory, LIVE, RenameFlags::EXCHANGE)
             .during(|| format!("exchange the content of dataset {id:?}"))?;
         point("btrfs.rollback.exchanged");
+        if let Err(error) = keep_as_snapshot(&found.directory, &name) {
+            tracing::debug!(%error, "the old content is removed instead of being kept");
+        }
         dataset::destroy(&found.directory, &name)?;
         point("btrfs.rollback.removed");
         self.core.ledger.stale(id);

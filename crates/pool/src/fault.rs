@@ -19,6 +19,8 @@ pub const POINTS: &[&str] = &[
     "btrfs.remove_snapshot.gone",
     "btrfs.rollback.prepared",
     "btrfs.rollback.exchanged",
+    "btrfs.rollback.frozen",
+    "btrfs.rollback.kept",
     "btrfs.rollback.removed",
     "btrfs.resize.grown",
     "btrfs.limit.noted",

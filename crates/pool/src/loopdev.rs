@@ -243,7 +243,7 @@ pub fn set_capacity(device: &Path) -> Result<()> {
 
 /// Lets the file go. A device that holds none is fine; one that is in use is a `Conflict`.
 pub fn detach(device: &Path) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(2);
+    let deadline = Instant::now() + PATIENCE;
     let node = match open_exclusive(device, deadline) {
         Ok(node) => node,
         Err(error) => match errno(&error) {
@@ -254,8 +254,33 @@ pub fn detach(device: &Path) -> Result<()> {
             _ => return Err(Error::wrap(format!("open {}", device.display()), error)),
         },
     };
+    match let_go(device, node, deadline)? {
+        true => Ok(()),
+        false => Err(Error::conflict(format!(
+            "{} is still open somewhere: it is let go when that ends",
+            device.display()
+        ))),
+    }
+}
+
+/// Lets the file go as soon as nothing uses the device any more: usually at once. What was
+/// unmounted here may still be mounted in a copy of the mount namespace.
+pub fn detach_when_idle(device: &Path) -> Result<()> {
+    match open_device(device, false) {
+        Ok(node) => let_go(device, node, Instant::now() + PATIENCE).map(drop),
+        Err(error) if matches!(errno(&error), Errno::NOENT | Errno::NXIO) => Ok(()),
+        Err(error) => Err(Error::wrap(format!("open {}", device.display()), error)),
+    }
+}
+
+/// How long others who look at a device for a moment, as udev does, are waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Tells the kernel to let the file go when the last opener closes, and waits for that. False
+/// when it takes longer.
+fn let_go(device: &Path, node: File, deadline: Instant) -> Result<bool> {
     let Ok(before) = status(&node) else {
-        return Ok(());
+        return Ok(true);
     };
     // SAFETY: LOOP_CLR_FD takes no argument.
     match unsafe { ioctl::ioctl(&node, Plain::<CLR_FD>) } {
@@ -263,20 +288,16 @@ pub fn detach(device: &Path) -> Result<()> {
         Err(error) => return Err(Error::wrap(format!("detach {}", device.display()), error)),
     }
     drop(node);
-    // The kernel lets go when the last opener closes, and udev likes to look at devices.
     loop {
         let still = open_device(device, false)
             .ok()
             .and_then(|node| status(&node).ok())
             .is_some_and(|info| (info.device, info.inode) == (before.device, before.inode));
         if !still {
-            return Ok(());
+            return Ok(true);
         }
         if Instant::now() > deadline {
-            return Err(Error::conflict(format!(
-                "{} is still open somewhere: it is let go when that ends",
-                device.display()
-            )));
+            return Ok(false);
         }
         thread::sleep(Duration::from_millis(5));
     }

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io,
     os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -15,7 +15,8 @@ use types::{Error, Result, error::ResultExt as _};
 pub(crate) struct BtrfsHead {
     pub(crate) uuid: [u8; 16],
     pub(crate) generation: u64,
-    pub(crate) device_id: u64,
+    /// How many devices the file system has.
+    pub(crate) devices: u64,
     pub(crate) label: String,
 }
 
@@ -44,9 +45,24 @@ fn parse_btrfs_head(block: &[u8; 4096]) -> Option<BtrfsHead> {
     Some(BtrfsHead {
         uuid: block[0x20..0x30].try_into().ok()?,
         generation: number(0x48)?,
-        device_id: number(0xc9)?,
+        devices: number(0x88)?,
         label: String::from_utf8_lossy(&label[..end]).into_owned(),
     })
+}
+
+/// Block devices of this machine that bear a part of the btrfs `uuid`.
+pub(crate) fn btrfs_devices(uuid: [u8; 16]) -> Vec<(PathBuf, BtrfsHead)> {
+    let Ok(entries) = std::fs::read_dir("/sys/class/block") else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let path = Path::new("/dev").join(entry.file_name());
+            let head = btrfs_head(&path).ok()??;
+            (head.uuid == uuid).then_some((path, head))
+        })
+        .collect()
 }
 
 /// Refuses a device that is none, that is in use, or that holds anything.

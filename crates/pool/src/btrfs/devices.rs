@@ -9,9 +9,14 @@ use std::{
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::{Duration, Instant},
 };
 
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::{
+    io::Errno,
+    mount::{MountFlags, UnmountFlags},
+};
 use types::{Error, PoolName, Result, error::ResultExt as _};
 
 use super::ioctl;
@@ -245,6 +250,9 @@ fn survey(name: &PoolName, paths: &[PathBuf]) -> Result<Survey> {
                 .join("; ")
         )));
     };
+    if (heads.len() as u64) < newest.devices {
+        find_others(&mut heads, &newest, &mut bad);
+    }
     let mut good = Vec::new();
     for (path, head) in heads {
         if head.uuid != newest.uuid {
@@ -258,11 +266,32 @@ fn survey(name: &PoolName, paths: &[PathBuf]) -> Result<Survey> {
             good.push(path);
         }
     }
+    if bad.is_empty() && (good.len() as u64) < newest.devices {
+        bad.push((PathBuf::from("a device"), "it is not there".into()));
+    }
     Ok(Survey {
         uuid: newest.uuid,
         good,
         bad,
     })
+}
+
+/// Devices that bear another name now, and those that were added just before a crash.
+fn find_others(
+    heads: &mut Vec<(PathBuf, BtrfsHead)>,
+    newest: &BtrfsHead,
+    bad: &mut Vec<(PathBuf, String)>,
+) {
+    let real = |path: &Path| fs::canonicalize(path).ok();
+    for (path, head) in probe::btrfs_devices(newest.uuid) {
+        if !heads.iter().any(|(have, _)| real(have) == real(&path)) {
+            heads.push((path, head));
+        }
+    }
+    // Whatever is at the paths of those is nothing that is missed.
+    if heads.len() as u64 >= newest.devices {
+        bad.clear();
+    }
 }
 
 fn mount_devices(
@@ -362,7 +391,7 @@ pub(super) fn is_mount_point(path: &Path) -> Result<bool> {
     use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
     match statx(CWD, path, AtFlags::empty(), StatxFlags::TYPE) {
         Ok(stat) => Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
-        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(Errno::NOENT) => Ok(false),
         Err(error) => Err(Error::wrap(format!("look at {}", path.display()), error)),
     }
 }
@@ -380,10 +409,15 @@ pub(super) fn unmount(spec: &PoolSpec, mount: &Path) -> Result<()> {
     if matches!(spec.source, Source::Directory { .. }) {
         return Ok(());
     }
-    if is_mount_point(mount)? {
+    // A process that is just being started has copies of our open files for a moment.
+    let deadline = Instant::now() + Duration::from_secs(1);
+    while is_mount_point(mount)? {
         match rustix::mount::unmount(mount, UnmountFlags::NOFOLLOW) {
             Ok(()) => {}
-            Err(rustix::io::Errno::BUSY) => {
+            Err(Errno::BUSY) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            Err(Errno::BUSY) => {
                 return Err(Error::conflict(format!(
                     "pool {} is in use: {} can't be unmounted",
                     spec.name,
@@ -393,10 +427,13 @@ pub(super) fn unmount(spec: &PoolSpec, mount: &Path) -> Result<()> {
             Err(error) => return Err(Error::wrap(format!("unmount {}", mount.display()), error)),
         }
     }
-    if let Source::File { path, .. } = &spec.source {
-        loopdev::detach_file(path)?;
+    match &spec.source {
+        Source::File { path, .. } => match loopdev::find(path)? {
+            Some(device) => loopdev::detach_when_idle(&device),
+            None => Ok(()),
+        },
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Removes what the pool lay on; devices lose the mark of the pool.

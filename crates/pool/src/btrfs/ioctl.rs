@@ -9,6 +9,7 @@ use std::{
         unix::ffi::OsStrExt as _,
     },
     path::PathBuf,
+    time::Duration,
 };
 
 use rustix::{
@@ -191,6 +192,7 @@ const ADD_DEV: Opcode = opcode::write::<VolArgs>(MAGIC, 10);
 const SPACE_INFO: Opcode = opcode::read_write::<[u64; 2]>(MAGIC, 20);
 const SNAP_CREATE_V2: Opcode = opcode::write::<VolArgsV2>(MAGIC, 23);
 const SUBVOL_CREATE_V2: Opcode = opcode::write::<VolArgsV2>(MAGIC, 24);
+const SUBVOL_SETFLAGS: Opcode = opcode::write::<u64>(MAGIC, 26);
 const DEV_INFO: Opcode = opcode::read_write::<DevInfoArgs>(MAGIC, 30);
 const FS_INFO: Opcode = opcode::read::<FsInfoArgs>(MAGIC, 31);
 const SEND: Opcode = opcode::write::<SendArgs>(MAGIC, 38);
@@ -312,8 +314,13 @@ pub(super) fn subvolume_destroy_id(any: impl AsFd, id: u64) -> Io<()> {
 pub(super) struct Subvolume {
     pub(super) id: u64,
     pub(super) generation: u64,
-    /// The transaction that made it.
-    pub(super) created: u64,
+    pub(super) uuid: [u8; 16],
+    /// Of what it is a snapshot; zero for none.
+    pub(super) parent: [u8; 16],
+    /// The transaction and the time of its last change.
+    pub(super) changed: (u64, Duration),
+    /// The transaction that made it, and when.
+    pub(super) created: (u64, Duration),
 }
 
 /// About the subvolume that `any` lies in.
@@ -339,8 +346,21 @@ pub(super) fn subvolume_info(any: impl AsFd) -> Io<Subvolume> {
     Ok(Subvolume {
         id: args.treeid,
         generation: args.generation,
-        created: args.otransid,
+        uuid: args.uuid,
+        parent: args.parent_uuid,
+        changed: (args.ctransid, since_epoch(args.times[0])),
+        created: (args.otransid, since_epoch(args.times[1])),
     })
+}
+
+fn since_epoch(time: Timespec) -> Duration {
+    Duration::new(time.sec, time.nsec.min(999_999_999))
+}
+
+/// Makes a subvolume read-only.
+pub(super) fn subvolume_freeze(subvolume: impl AsFd) -> Io<()> {
+    let mut flags = FLAG_RDONLY;
+    call!(SUBVOL_SETFLAGS, u64, subvolume, flags)
 }
 
 /// Commits the running transaction and waits for it. Other than syncfs it does not write out

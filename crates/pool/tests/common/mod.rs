@@ -52,8 +52,10 @@ impl Place {
             .flatten()
             .flatten()
         {
+            // What was unmounted lazily is let go when the kernel is done with it.
             if entry.path().is_file()
-                && let Err(error) = loopdev::detach_file(&entry.path())
+                && let Ok(Some(device)) = loopdev::find(&entry.path())
+                && let Err(error) = loopdev::detach_when_idle(&device)
             {
                 eprintln!("{error}");
             }
