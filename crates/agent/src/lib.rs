@@ -12,12 +12,13 @@
 pub mod io;
 pub mod local;
 pub mod plan;
+pub mod volumes;
 
 use std::collections::BTreeMap;
 
 use tokio::sync::mpsc;
 use types::{
-    ContainerId, Digest, ExecId, Result, Time, VolumeName,
+    ContainerId, Digest, ExecId, Result, Time,
     container::{PortBinding, Resources},
     port::Port,
     stats::{InterfaceStats, Stats},
@@ -26,6 +27,7 @@ use types::{
 pub use crate::{
     io::{Attached, Input, LogEntry, LogQuery, LogStream, Output, Reader},
     plan::{EndpointPlan, MountPlan, MountSource, NamespaceMode, Plan, SandboxPlan},
+    volumes::NodeVolumes,
 };
 
 /// What the agent tells without being asked.
@@ -39,6 +41,8 @@ pub enum AgentEvent {
         exec: ExecId,
         exit: Exit,
     },
+    /// A volume or a pool is fuller than it should be.
+    Pressure(volumes::Pressure),
 }
 
 /// How a process ended.
@@ -185,7 +189,7 @@ pub struct CommittedLayer {
 
 /// What a node can do. Every method names its object in its errors.
 #[async_trait::async_trait]
-pub trait NodeAgent: Send + Sync + 'static {
+pub trait NodeAgent: volumes::NodeVolumes {
     /// Facts of the node, gathered now.
     async fn info(&self) -> Result<NodeInfo>;
 
@@ -270,13 +274,6 @@ pub trait NodeAgent: Send + Sync + 'static {
     /// An image that refers to a committed layer is recorded, or never will be.
     async fn layer_release(&self, diff_id: &Digest) -> Result<()>;
 
-    /// Makes a volume's directory; returns its path. Idempotent.
-    async fn volume_create(&self, name: &VolumeName) -> Result<std::path::PathBuf>;
-    /// Removes a volume's directory and content. Idempotent.
-    async fn volume_remove(&self, name: &VolumeName) -> Result<()>;
-    /// Bytes that a volume holds.
-    async fn volume_size(&self, name: &VolumeName) -> Result<u64>;
-
     /// Makes or changes a network's bridge. Idempotent.
     async fn network_ensure(&self, network: &network::Bridge) -> Result<()>;
     /// Removes a network's bridge. Idempotent.
@@ -289,17 +286,12 @@ pub trait NodeAgent: Send + Sync + 'static {
     async fn network_occupied(&self) -> Result<Vec<ipnet::IpNet>>;
     /// Whether a path exists on the node (a bind's source).
     async fn path_exists(&self, path: &std::path::Path) -> Result<bool>;
-    /// Removes directories of volumes that are not among `known`: leftovers of a crash.
-    async fn volumes_retain(&self, known: &[VolumeName]) -> Result<()>;
-
     /// Removes what the node has for all containers together: bridges, firewall rules,
     /// control groups. Only when no container runs; the next start makes them again.
     async fn tear_down(&self) -> Result<()>;
 
     /// Where a container's files are, for inspect.
     async fn paths(&self, id: &ContainerId) -> Result<plan::Paths>;
-    /// Where a volume's directory is.
-    fn volume_path(&self, name: &VolumeName) -> std::path::PathBuf;
 
     /// The stream of what happens; there is one listener, the engine.
     fn events(&self) -> Option<mpsc::UnboundedReceiver<AgentEvent>>;

@@ -6,8 +6,9 @@ use ipnet::IpNet;
 use network::{Bridge, Mac};
 use serde::{Deserialize, Serialize};
 use types::{
-    Config, ContainerId, Digest, HostConfig, VolumeName, container::PortBinding, port::Port,
+    Config, ContainerId, Digest, HostConfig, SnapshotId, container::PortBinding, port::Port,
 };
+use volume::Volume;
 
 /// A container, ready to be made and started on this node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -100,7 +101,9 @@ pub enum MountSource {
     Bind { path: PathBuf, create: bool },
     /// A volume, filled from the image on its first use unless `no_copy`.
     Volume {
-        name: VolumeName,
+        volume: Volume,
+        /// Read-only, one of its snapshots.
+        snapshot: Option<SnapshotId>,
         subpath: String,
         no_copy: bool,
     },

@@ -11,11 +11,13 @@ mod exec;
 mod health;
 mod images;
 mod networks;
+mod pools;
 pub mod record;
 #[cfg(test)]
 mod record_golden;
 mod registry;
 pub mod request;
+mod snapshots;
 mod system;
 pub mod view;
 mod volumes;
@@ -48,6 +50,8 @@ pub struct Settings {
     pub log_options: std::collections::BTreeMap<String, String>,
     /// Registries, `host[:port]`, that may be spoken to without TLS.
     pub insecure_registries: Vec<String>,
+    /// Name of the zone that this node is in.
+    pub zone: String,
 }
 
 /// The engine. Cheap to clone.
@@ -63,6 +67,7 @@ pub struct Inner {
     registries: Arc<image::registry::Client>,
     containers: Table,
     volumes: volumes::Table,
+    pools: pools::Table,
     networks: Networks,
     execs: exec::Table,
     events: Events,
@@ -91,6 +96,7 @@ impl Engine {
         let installation = system::installation(store.as_ref()).await?;
         let networks = Networks::open(&settings, store.as_ref(), agent.as_ref()).await?;
         let volumes = volumes::Table::load(store.as_ref()).await?;
+        let pools = pools::Table::load(store.as_ref()).await?;
         let containers = Table::load(store.as_ref()).await?;
         let registries = registry::client(&settings.insecure_registries)?;
         let writer = containers::StateWriter::spawn(store.clone());
@@ -102,6 +108,7 @@ impl Engine {
             registries,
             containers,
             volumes,
+            pools,
             networks,
             execs: exec::Table::default(),
             events: Events::new(),

@@ -5,20 +5,28 @@
 //! | `ns/<namespace>/containers/<id>/spec` | [`ContainerRecord`]: the desired state |
 //! | `ns/<namespace>/containers/<id>/state` | [`ObservedRecord`]: what was last seen |
 //! | `ns/<namespace>/container-names/<name>` | the id that holds the name |
-//! | `ns/<namespace>/volumes/<name>` | [`VolumeRecord`] |
+//! | `ns/<namespace>/volumes/<id>` | [`VolumeRecord`]; before version 2 under its name |
+//! | `ns/<namespace>/volume-names/<name>` | the id that holds the name |
+//! | `ns/<namespace>/snapshots/<volume id>/<id>` | [`SnapshotRecord`] |
+//! | `nodes/<node>/pools/<name>` | [`PoolRecord`] |
 //! | `ns/<namespace>/networks/<id>` | [`NetworkRecord`] |
 //! | `installation` | [`InstallationRecord`] |
 
 use std::collections::BTreeMap;
 
+use agent::volumes::PoolSpec;
 use serde::{Deserialize, Serialize};
 use types::{
-    Config, ContainerId, ContainerName, Digest, HostConfig, Namespace, NetworkId, NodeId, Time,
-    VolumeName,
+    Config, ContainerId, ContainerName, Digest, HostConfig, Namespace, NetworkId, NodeId, PoolName,
+    SnapshotId, SnapshotName, Time, VolumeId, VolumeName,
     container::{EndpointSettings, PortBinding},
     port::Port,
     record::Record,
     state::{ContainerState, Desired},
+    volume::{
+        Class, Content, FileSystem,
+        schedule::{Period, Schedule},
+    },
 };
 
 /// A container as it should be.
@@ -75,6 +83,9 @@ pub struct MountRecord {
     pub kind: String,
     /// The volume's name.
     pub volume: Option<VolumeName>,
+    /// Mounts this snapshot of the volume, read-only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotName>,
     /// Host path of a bind; empty for others.
     pub source: String,
     pub target: String,
@@ -114,19 +125,167 @@ impl Record for ObservedRecord {
 }
 
 /// A volume.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VolumeRecord {
+    pub id: VolumeId,
+    pub namespace: Namespace,
     pub name: VolumeName,
+    /// As the user wrote it: `local` is shown as `local`.
     pub driver: String,
+    pub class: Class,
     pub created: Time,
     pub labels: BTreeMap<String, String>,
     pub options: BTreeMap<String, String>,
     /// Made without a name; goes with `docker rm -v` and `docker volume prune`.
     pub anonymous: bool,
+    /// The node and the pool that hold it.
+    pub node: NodeId,
+    pub pool: PoolName,
+    pub content: Content,
+    pub fs: FileSystem,
+    /// Bytes that may be written, for a volume of files. Images have their size in `content`.
+    pub size: Option<u64>,
+    pub zone: String,
+    pub schedule: Schedule,
+    /// Since when the schedule is in force.
+    pub scheduled: Time,
+    pub phase: VolumePhase,
+}
+
+/// What is going on with a volume. Each phase is recorded before the node is told, so that a
+/// start after a crash can finish what was begun.
+///
+/// ```text
+///  Creating --+--> Ready <--> RollingBack
+///  Importing -+      |
+///                    +--> Removing --> (no record)
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VolumePhase {
+    /// It may not be on its pool yet.
+    Creating {
+        origin: Option<OriginRecord>,
+    },
+    /// Its content is still in the plain directory of an earlier kraud.
+    Importing,
+    Ready,
+    /// Once the safety snapshot is there it becomes what `to` holds; then the containers start.
+    RollingBack {
+        to: SnapshotId,
+        safety: SnapshotId,
+        restart: Vec<ContainerId>,
+    },
+    Removing,
+}
+
+fn json(value: impl Serialize) -> types::Result<serde_json::Value> {
+    use types::error::ResultExt as _;
+    serde_json::to_value(value).during(|| "upgrading a record")
+}
+
+/// What a volume is a copy of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OriginRecord {
+    pub volume: VolumeId,
+    pub snapshot: Option<SnapshotId>,
+}
+
+impl VolumeRecord {
+    /// What a node must know of it.
+    pub fn plan(&self) -> agent::volumes::Volume {
+        agent::volumes::Volume {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            pool: self.pool.clone(),
+            content: self.content,
+            fs: self.fs,
+        }
+    }
+    /// The bytes promised to the user, if there is a bound.
+    pub fn bytes(&self) -> Option<u64> {
+        match self.content {
+            Content::Image { bytes } => Some(bytes),
+            Content::Files => self.size,
+        }
+    }
 }
 
 impl Record for VolumeRecord {
     const NOUN: &'static str = "volume";
+    const VERSION: u32 = 2;
+
+    /// Version 1 was a plain directory of the node without any class.
+    fn upgrade(from: u32, mut value: serde_json::Value) -> types::Result<serde_json::Value> {
+        let failed = || types::Error::system(format!("decoding a volume record of version {from}"));
+        let fields = value.as_object_mut().ok_or_else(failed)?;
+        let created = fields.get("created").cloned().ok_or_else(failed)?;
+        fields.insert("id".into(), json(VolumeId::random())?);
+        fields.insert("namespace".into(), json(Namespace::default())?);
+        fields.insert("class".into(), json(Class::Nfs)?);
+        fields.insert("node".into(), json(NodeId::local())?);
+        fields.insert("pool".into(), json(PoolName::default())?);
+        fields.insert("content".into(), json(Content::Files)?);
+        fields.insert("fs".into(), json(FileSystem::Ext4)?);
+        fields.insert("size".into(), serde_json::Value::Null);
+        fields.insert("zone".into(), "default".into());
+        fields.insert("schedule".into(), json(Class::Nfs.default_schedule())?);
+        fields.insert("scheduled".into(), created);
+        fields.insert("phase".into(), json(VolumePhase::Importing)?);
+        Ok(value)
+    }
+}
+
+/// A snapshot of a volume.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotRecord {
+    pub id: SnapshotId,
+    pub volume: VolumeId,
+    pub name: SnapshotName,
+    pub created: Time,
+    pub origin: SnapshotOrigin,
+    /// Name of the call that took it together with those of other volumes.
+    pub group: String,
+    /// Bytes that the volume had then, for an image.
+    pub content: Content,
+    pub phase: SnapshotPhase,
+}
+
+/// Who wanted a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SnapshotOrigin {
+    User,
+    Automatic(Period),
+    /// A rollback, to be undone with it.
+    Safety,
+}
+
+/// What is going on with a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SnapshotPhase {
+    /// It may not be on the pool yet; after a crash it never will.
+    Taking,
+    Ready,
+    Removing,
+}
+
+impl Record for SnapshotRecord {
+    const NOUN: &'static str = "snapshot";
+}
+
+/// A storage pool of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PoolRecord {
+    pub spec: PoolSpec,
+    pub created: Time,
+    /// False until the node has made it.
+    pub made: bool,
+}
+
+impl Record for PoolRecord {
+    const NOUN: &'static str = "pool";
 }
 
 /// A network.
@@ -175,7 +334,10 @@ impl Record for InstallationRecord {
 
 /// Keys of the records.
 pub mod key {
-    use types::{ContainerId, ContainerName, Namespace, NetworkId, VolumeName};
+    use types::{
+        ContainerId, ContainerName, Namespace, NetworkId, NodeId, PoolName, SnapshotId, VolumeId,
+        VolumeName,
+    };
 
     pub const INSTALLATION: &str = "installation";
 
@@ -188,8 +350,24 @@ pub mod key {
     pub fn name(ns: &Namespace, name: &ContainerName) -> String {
         format!("ns/{ns}/container-names/{name}")
     }
-    pub fn volume(ns: &Namespace, name: &VolumeName) -> String {
+    pub fn volume(ns: &Namespace, id: &VolumeId) -> String {
+        format!("ns/{ns}/volumes/{id}")
+    }
+    pub fn volume_name(ns: &Namespace, name: &VolumeName) -> String {
+        format!("ns/{ns}/volume-names/{name}")
+    }
+    /// Before version 2 of the record.
+    pub fn volume_v1(ns: &Namespace, name: &VolumeName) -> String {
         format!("ns/{ns}/volumes/{name}")
+    }
+    pub fn snapshot(ns: &Namespace, volume: &VolumeId, id: &SnapshotId) -> String {
+        format!("ns/{ns}/snapshots/{volume}/{id}")
+    }
+    pub fn snapshots(ns: &Namespace, volume: &VolumeId) -> String {
+        format!("ns/{ns}/snapshots/{volume}/")
+    }
+    pub fn pool(node: &NodeId, name: &PoolName) -> String {
+        format!("nodes/{}/pools/{name}", node.as_str())
     }
     pub fn network(ns: &Namespace, id: &NetworkId) -> String {
         format!("ns/{ns}/networks/{id}")

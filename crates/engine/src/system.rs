@@ -151,7 +151,11 @@ impl Engine {
             stopped: containers.len() - running - paused,
             images: self.images.list(&scope.namespace).await?.len(),
             data_dir: self.settings.data_dir.clone(),
-            node: self.node().await?,
+            node: {
+                let mut node = self.node().await?;
+                node.warnings.extend(self.pool_warnings().await);
+                node
+            },
         })
     }
 

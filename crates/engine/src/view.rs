@@ -122,6 +122,8 @@ pub struct VolumeView {
     pub mountpoint: PathBuf,
     /// Containers that refer to it and bytes, where asked for.
     pub usage: Option<VolumeUsage>,
+    /// What docker shows as `Status`, where one volume is asked for.
+    pub status: std::collections::BTreeMap<String, serde_json::Value>,
 }
 
 /// The use of a volume.

@@ -175,6 +175,77 @@ pub fn stat(root: BorrowedFd<'_>, path: &str) -> Result<PathStat> {
     })
 }
 
+/// A file in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// As the kernel has it, type and permissions.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: Time,
+    /// For a link: what it says.
+    pub link_target: String,
+}
+
+impl Listed {
+    fn new(dir: impl std::os::fd::AsFd, name: &[u8], facts: &Stat) -> Self {
+        let link_target = if kind(facts) == FileType::Symlink {
+            readlinkat(dir, crate::fsutil::path(name), Vec::new())
+                .map(|target| target.to_string_lossy().into_owned())
+                .unwrap_or_default()
+        } else {
+            String::new()
+        };
+        Self {
+            name: String::from_utf8_lossy(name).into_owned(),
+            size: u64::try_from(facts.st_size).unwrap_or(0),
+            mode: facts.st_mode,
+            uid: facts.st_uid,
+            gid: facts.st_gid,
+            mtime: Time::from_unix(
+                facts.st_mtime,
+                i32::try_from(facts.st_mtime_nsec).unwrap_or(0),
+            ),
+            link_target,
+        }
+    }
+}
+
+/// Facts of everything in a directory, by name; of what is no directory, its own.
+pub fn list(root: BorrowedFd<'_>, path: &str) -> Result<Vec<Listed>> {
+    let wanted = Wanted::new(path)?;
+    let own = wanted.lstat(root)?;
+    let shown = String::from_utf8_lossy(&wanted.clean).into_owned();
+    if kind(&own) != FileType::Directory {
+        let parent = wanted.open_parent(root)?;
+        return Ok(vec![Listed::new(
+            &parent,
+            split_last(&wanted.clean).1,
+            &own,
+        )]);
+    }
+    let dir = open_in_root(root, &wanted.clean, OFlags::RDONLY | OFlags::DIRECTORY)
+        .map_err(|errno| wanted.error(errno))?;
+    let entries = rustix::fs::Dir::read_from(&dir).during(|| format!("listing /{shown}"))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.during(|| format!("listing /{shown}"))?;
+        let name = entry.file_name().to_bytes();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        // Files come and go while they are listed.
+        if let Some(facts) = lstat(&dir, name).during(|| format!("looking into /{shown}"))? {
+            found.push(Listed::new(&dir, name, &facts));
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
 /// Where a link finally leads, as far as that exists.
 fn final_target(root: BorrowedFd<'_>, clean: &[u8]) -> Result<String> {
     let mut done: Vec<u8> = Vec::new();

@@ -32,6 +32,8 @@ struct File {
     log_opts: BTreeMap<String, String>,
     /// `host[:port]` of registries that may be spoken to without TLS.
     insecure_registries: Vec<String>,
+    /// Name of the zone that this node is in.
+    zone: Option<String>,
 }
 
 /// All settings, complete.
@@ -47,6 +49,7 @@ pub(crate) struct Config {
     pub(crate) bridge_subnet: String,
     pub(crate) log_options: BTreeMap<String, String>,
     pub(crate) insecure_registries: Vec<String>,
+    pub(crate) zone: String,
 }
 
 /// Where OCI runtimes are looked for besides PATH.
@@ -121,6 +124,7 @@ impl Config {
             bridge_subnet: file.bridge_subnet.unwrap_or_default(),
             log_options: file.log_opts,
             insecure_registries: file.insecure_registries,
+            zone: file.zone.unwrap_or_else(|| "default".into()),
         })
     }
 

@@ -162,6 +162,7 @@ async fn wire(
         bridge_subnet: config.bridge_subnet.clone(),
         log_options: config.log_options.clone(),
         insecure_registries: config.insecure_registries.clone(),
+        zone: config.zone.clone(),
     };
     Ok(Engine::open(settings, store, Arc::new(agent), images).await?)
 }

@@ -39,6 +39,8 @@ impl LocalAgent {
             found.push((plan.id.clone(), observed));
         }
         self.remove_strangers(plans, &living).await?;
+        let volumes = self.volumes.clone();
+        blocking(move || volumes.settle()).await?;
         Ok(found)
     }
 
@@ -66,6 +68,12 @@ impl LocalAgent {
             },
         );
         self.watch(id.clone());
+        let (agent, adopted) = (self.clone(), plan.clone());
+        let _ = blocking(move || {
+            agent.adopt_volumes(&adopted);
+            Ok(())
+        })
+        .await;
         let endpoints = match &plan.network {
             SandboxPlan::Own { endpoints, .. } => endpoints.clone(),
             _ => Vec::new(),

@@ -89,7 +89,7 @@ fn owner(plan: &Plan, root: BorrowedFd<'_>) -> Result<Option<(u32, u32)>> {
     Ok(Some((user.uid, user.gid)))
 }
 
-fn path_stat(stat: image::archive::PathStat) -> PathStat {
+pub(super) fn path_stat(stat: image::archive::PathStat) -> PathStat {
     PathStat {
         name: stat.name,
         size: stat.size,
@@ -101,7 +101,9 @@ fn path_stat(stat: image::archive::PathStat) -> PathStat {
 
 /// Runs `pack` on a thread of its own and gives what it writes. When it fails the stream
 /// ends with the error, so that nobody takes a broken archive for a whole one.
-fn packed(pack: impl FnOnce(Box<dyn Write + Send>) -> Result<()> + Send + 'static) -> Reader {
+pub(super) fn packed(
+    pack: impl FnOnce(Box<dyn Write + Send>) -> Result<()> + Send + 'static,
+) -> Reader {
     let (reader, writer) = tokio::io::duplex(PIPE);
     let (done, outcome) = tokio::sync::oneshot::channel();
     let bridge = SyncIoBridge::new(writer);

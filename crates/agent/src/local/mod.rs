@@ -3,7 +3,8 @@
 //! ```text
 //! <data>/containers/<id>/   upper, work, merged (overlay), hosts, hostname, resolv.conf,
 //!                           log/ (json-file), state/ (exit.json)
-//! <data>/volumes/<name>/    _data
+//! <data>/pools/             pools of volumes (the crate `volume`)
+//! <run>/volumes/            mounts of block volumes
 //! <run>/plans/<id>.json     how a running container was started
 //! <run>/shm/<id>            /dev/shm of a container that shares it
 //! ```
@@ -32,11 +33,12 @@ use network::{Bridge, Networks};
 use runtime::Runtime;
 use tokio::sync::mpsc;
 use types::{
-    ContainerId, ExecId, Result, VolumeName,
+    ContainerId, ExecId, Result,
     container::Resources,
     error::ResultExt as _,
     stats::{InterfaceStats, Stats},
 };
+use volume::Volumes;
 
 use crate::{
     AgentEvent, AttachTo, Attached, CommittedLayer, ExecPlan, LogQuery, LogStream, NodeAgent,
@@ -73,6 +75,7 @@ pub struct Inner {
     runtime: Runtime,
     networks: Networks,
     layers: Arc<LayerStore>,
+    volumes: Volumes,
     /// Plans of the containers that have been started and not released.
     live: Mutex<HashMap<ContainerId, Live>>,
     /// Layers made by a commit whose image is not recorded yet.
@@ -101,13 +104,17 @@ impl LocalAgent {
         } = settings;
         for dir in [
             data_dir.join("containers"),
-            data_dir.join("volumes"),
             run_dir.join("plans"),
             run_dir.join("shm"),
         ] {
             std::fs::create_dir_all(&dir).during(|| format!("creating {}", dir.display()))?;
         }
         let (events, receiver) = mpsc::unbounded_channel();
+        let pressure = events.clone();
+        let volumes = Volumes::new(&data_dir, &run_dir, move |what| {
+            // Nobody listens at the very end.
+            let _ = pressure.send(AgentEvent::Pressure(what));
+        })?;
         let facts = info::Facts::gather(&data_dir, &runtime);
         Ok(Self(Arc::new(Inner {
             data_dir,
@@ -115,6 +122,7 @@ impl LocalAgent {
             runtime,
             networks,
             layers,
+            volumes,
             live: Mutex::default(),
             committed: Mutex::default(),
             events,
@@ -131,9 +139,6 @@ impl LocalAgent {
     }
     fn shm_dir(&self, id: &ContainerId) -> PathBuf {
         self.run_dir.join("shm").join(id.as_str())
-    }
-    fn volume_dir(&self, name: &VolumeName) -> PathBuf {
-        self.data_dir.join("volumes").join(name.as_str())
     }
     fn layer_path(&self) -> PathBuf {
         self.data_dir.join("layers")
@@ -367,20 +372,6 @@ impl NodeAgent for LocalAgent {
             .remove(diff_id);
         Ok(())
     }
-    async fn volume_create(&self, name: &VolumeName) -> Result<PathBuf> {
-        self.make_volume(name).await
-    }
-    async fn volume_remove(&self, name: &VolumeName) -> Result<()> {
-        let dir = self.volume_dir(name);
-        blocking(move || remove_tree(&dir)).await
-    }
-    async fn volume_size(&self, name: &VolumeName) -> Result<u64> {
-        let dir = self.volume_path(name);
-        blocking(move || volumes::size(&dir)).await
-    }
-    async fn volumes_retain(&self, known: &[VolumeName]) -> Result<()> {
-        self.retain_volumes(known).await
-    }
     async fn network_ensure(&self, network: &Bridge) -> Result<()> {
         self.networks.ensure_bridge(network).await.map(drop)
     }
@@ -401,19 +392,19 @@ impl NodeAgent for LocalAgent {
         blocking(move || Ok(path.exists())).await
     }
     async fn tear_down(&self) -> Result<()> {
+        let volumes = self.volumes.clone();
+        let closed = blocking(move || volumes.close_pools()).await;
         self.networks.tear_down().await?;
         self.networks.settled().await;
         let group = self
             .runtime
             .cgroups()
             .group(&self.runtime.settings().cgroup_parent);
-        blocking(move || group.destroy().map_err(types::Error::from)).await
+        blocking(move || group.destroy().map_err(types::Error::from)).await?;
+        closed
     }
     async fn paths(&self, id: &ContainerId) -> Result<Paths> {
         Ok(self.paths_of(id))
-    }
-    fn volume_path(&self, name: &VolumeName) -> PathBuf {
-        self.volume_dir(name).join("_data")
     }
     fn events(&self) -> Option<mpsc::UnboundedReceiver<AgentEvent>> {
         self.receiver

@@ -7,7 +7,7 @@
 use std::{
     fs::File,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::sched::{CloneFlags, unshare};
@@ -19,6 +19,13 @@ use types::{Error, Result, error::ResultExt as _};
 
 use super::LocalAgent;
 use crate::plan::Plan;
+
+/// What is bound into a tree, and what keeps it attached.
+struct Source {
+    path: PathBuf,
+    target: String,
+    _used: Option<volume::User>,
+}
 
 impl LocalAgent {
     /// Calls `work` with the root directory of a container, its volumes in place. Blocking.
@@ -50,13 +57,20 @@ impl LocalAgent {
         volumes: bool,
         work: impl FnOnce(BorrowedFd<'_>) -> Result<T> + Send,
     ) -> Result<T> {
+        // Attached here, where everybody sees the mounts, and given back when all is done.
+        let sources = if volumes {
+            self.sources_at_rest(plan)?
+        } else {
+            Vec::new()
+        };
         let joined = std::thread::scope(|scope| {
             scope
                 .spawn(|| {
                     unshare(CloneFlags::CLONE_NEWNS).during(|| "making a mount namespace")?;
                     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
                     rustix::mount::mount_change("/", private).during(|| "making mounts private")?;
-                    let root = self.assemble(plan, volumes)?;
+                    self.hide_volumes(&sources);
+                    let root = self.assemble(plan, &sources)?;
                     work(root.as_fd())
                 })
                 .join()
@@ -69,8 +83,35 @@ impl LocalAgent {
         })
     }
 
+    fn sources_at_rest(&self, plan: &Plan) -> Result<Vec<Source>> {
+        let mut sources = Vec::new();
+        for mount in &plan.mounts {
+            if let Some((path, used)) = self.source_at_rest(mount)? {
+                sources.push(Source {
+                    path,
+                    target: mount.target.clone(),
+                    _used: used,
+                });
+            }
+        }
+        Ok(sources)
+    }
+
+    /// The copies of other volumes' mounts in the calling thread's mount namespace would keep
+    /// them from being detached as long as the work here lasts.
+    fn hide_volumes(&self, needed: &[Source]) {
+        let Ok(entries) = std::fs::read_dir(self.run_dir.join("volumes")) else {
+            return;
+        };
+        for mount in entries.flatten().map(|entry| entry.path()) {
+            if !needed.iter().any(|source| source.path.starts_with(&mount)) {
+                let _ = rustix::mount::unmount(&mount, rustix::mount::UnmountFlags::DETACH);
+            }
+        }
+    }
+
     /// Mounts a container's tree in the calling thread's own mount namespace.
-    fn assemble(&self, plan: &Plan, volumes: bool) -> Result<OwnedFd> {
+    fn assemble(&self, plan: &Plan, sources: &[Source]) -> Result<OwnedFd> {
         let paths = self.paths_of(&plan.id);
         let spec = image::RootfsSpec {
             layers: plan.layers.clone(),
@@ -81,12 +122,8 @@ impl LocalAgent {
         };
         self.layers.mount_rootfs(&spec)?;
         let root = open_root(&paths.merged)?;
-        if volumes {
-            for mount in &plan.mounts {
-                if let Some(source) = self.mount_source(mount)? {
-                    bind(&source, root.as_fd(), &mount.target)?;
-                }
-            }
+        for source in sources {
+            bind(&source.path, root.as_fd(), &source.target)?;
         }
         Ok(root)
     }

@@ -65,9 +65,14 @@ impl LocalAgent {
         plan: &Plan,
         hold: bool,
     ) -> Result<Started, StartError> {
-        let (rooted, connected) = tokio::join!(self.mount_root(plan), self.connect(plan));
+        let (rooted, connected, attached) = tokio::join!(
+            self.mount_root(plan),
+            self.connect(plan),
+            self.attach_plan(plan)
+        );
         let published = connected?;
         rooted?;
+        attached?;
         let launch = self.launch(plan, hold).await?;
         self.keep_plan(plan, &published).await?;
         let started = self.runtime.start(launch).await.map_err(start_error)?;
@@ -95,6 +100,20 @@ impl LocalAgent {
         blocking(move || {
             layers.unmount_rootfs(&spec.target)?;
             layers.mount_rootfs(&spec)
+        })
+        .await
+    }
+
+    async fn attach_plan(&self, plan: &Plan) -> Result<()> {
+        /// A check of a large file system that was not unmounted takes its time.
+        const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1800);
+        if super::volumes::volumes_of(plan).next().is_none() {
+            return Ok(());
+        }
+        let (agent, plan) = (self.clone(), plan.clone());
+        blocking(move || {
+            let doing = format!("attaching the volumes of container {}", plan.name);
+            volume::deadline::run(&doing, PATIENCE, move || agent.attach_volumes(&plan))
         })
         .await
     }
@@ -142,11 +161,17 @@ impl LocalAgent {
             error: error.into(),
         })?;
         let mounts = self.bundle_mounts(plan)?;
+        let devices = self.raw_devices(plan)?;
+        let mut host = std::borrow::Cow::Borrowed(&plan.host);
+        if !devices.is_empty() {
+            let known = &mut host.to_mut().resources.devices;
+            known.get_or_insert_default().extend(devices);
+        }
         let tag = plan.hostname.clone();
         let spec = bundle::build(&BundleInput {
             id: &plan.id,
             config: &plan.config,
-            host: &plan.host,
+            host: &host,
             rootfs: &paths.merged,
             hostname: &tag,
             network: self.network_namespace(&plan.network, &plan.id)?,
@@ -358,10 +383,12 @@ impl LocalAgent {
             self.shm_dir(id),
             self.plan_file(id),
         );
+        let (volumes, owner) = (self.volumes.clone(), id.to_string());
         let unmount = blocking(move || {
             layers.unmount_rootfs(&merged)?;
             super::mounts::unmount_shm(&shm)?;
-            files::remove(&file)
+            files::remove(&file)?;
+            volumes.detach_all(&owner)
         });
         let (unmounted, disconnected) = tokio::join!(unmount, self.networks.delete_sandbox(id));
         self.lives().remove(id);

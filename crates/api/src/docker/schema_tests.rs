@@ -266,12 +266,24 @@ fn image() -> ImageView {
 
 fn volume() -> VolumeView {
     let record = VolumeRecord {
+        id: types::VolumeId::random(),
+        namespace: types::Namespace::default(),
         name: "data".parse().unwrap(),
         driver: "local".into(),
+        class: types::volume::Class::Nfs,
         created: Time::from_unix(9, 5),
         labels: BTreeMap::new(),
         options: BTreeMap::new(),
         anonymous: false,
+        node: types::NodeId::local(),
+        pool: types::PoolName::default(),
+        content: types::volume::Content::Files,
+        fs: types::volume::FileSystem::default(),
+        size: None,
+        zone: String::new(),
+        schedule: types::volume::schedule::Schedule::NONE,
+        scheduled: Time::from_unix(9, 5),
+        phase: engine::record::VolumePhase::Ready,
     };
     let usage = Some(VolumeUsage {
         references: 1,
@@ -281,6 +293,7 @@ fn volume() -> VolumeView {
         record: Arc::new(record),
         mountpoint: PathBuf::from("/volumes/data"),
         usage,
+        status: BTreeMap::from([("Class".to_owned(), json!("nfs"))]),
     }
 }
 

@@ -17,7 +17,8 @@ use super::{
 pub(super) async fn list(call: Call) -> Result<Response> {
     let volumes = call
         .state
-        .volume_list(&call.scope(), &call.query.filters()?)?;
+        .volume_list(&call.scope(), &call.query.filters()?)
+        .await?;
     call::json(&VolumeList {
         volumes: volumes.iter().map(convert::volume).collect(),
         warnings: None,
@@ -54,7 +55,7 @@ pub(super) async fn create(mut call: Call) -> Result<Response> {
 /// `GET /volumes/{name}`
 pub(super) async fn inspect(call: Call) -> Result<Response> {
     call::json(&convert::volume(
-        &call.state.volume_inspect(&call.scope(), &call.name)?,
+        &call.state.volume_inspect(&call.scope(), &call.name).await?,
     ))
 }
 

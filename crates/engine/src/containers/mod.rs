@@ -251,7 +251,7 @@ impl Engine {
         container.observed.send_modify(change);
         self.writer.write(
             key::state(&container.namespace, &container.id),
-            &container.observed.borrow(),
+            &*container.observed.borrow(),
         );
     }
 

@@ -48,9 +48,11 @@ impl Engine {
     /// Finds out what became of every container while nobody looked, and goes on from there.
     pub(crate) async fn recover(&self) -> Result<()> {
         let containers = self.containers.all();
+        // Before anything of a container is looked at: its volumes are on the pools.
+        self.open_pools().await;
         let plans: Vec<_> = containers
             .iter()
-            .map(|container| self.plan(&container.record()))
+            .map(|container| self.plan_to_adopt(&container.record()))
             .collect::<Result<_>>()?;
         let found = self.agent.adopt(&plans).await?;
         for (id, observed) in found {
@@ -59,14 +61,22 @@ impl Engine {
             };
             self.take_up(&container, observed);
         }
-        self.agent.volumes_retain(&self.volume_names()).await?;
+        let stopped_for_rollback = self.recover_volumes().await?;
         self.networks.after_recovery(self);
         if let Some(events) = self.agent.events() {
             tokio::spawn(self.clone().follow(events));
         }
-        for container in containers {
+        let (rolled_back, others): (Vec<_>, Vec<_>) = containers
+            .into_iter()
+            .partition(|container| stopped_for_rollback.contains(&container.id));
+        for container in others {
             tokio::spawn(self.clone().resume(container));
         }
+        tokio::spawn(
+            self.clone()
+                .resume_rolled_back(rolled_back, stopped_for_rollback),
+        );
+        tokio::spawn(self.clone().keep_schedules());
         Ok(())
     }
 
@@ -158,6 +168,20 @@ impl Engine {
         }
     }
 
+    /// Starts what a rollback had stopped when the daemon ended, in the order that it had.
+    async fn resume_rolled_back(
+        self,
+        mut containers: Vec<Arc<Container>>,
+        order: Vec<types::ContainerId>,
+    ) {
+        containers.sort_by_key(|container| order.iter().position(|id| *id == container.id));
+        for container in containers {
+            if let Err(error) = self.start_stopped(&container).await {
+                tracing::warn!(id = %container.id, %error, "a container that a rollback had stopped");
+            }
+        }
+    }
+
     /// A crash may have come between a create's record and its files.
     async fn finish_create(&self, container: &Container) {
         let _op = container.op.lock().await;
@@ -180,6 +204,10 @@ impl Engine {
                     }
                 }
                 AgentEvent::ExecExited { id, exec, exit } => self.exec_exited(&id, &exec, &exit),
+                AgentEvent::Pressure(pressure) => {
+                    let engine = self.clone();
+                    tokio::spawn(async move { engine.relieve(pressure).await });
+                }
             }
         }
     }

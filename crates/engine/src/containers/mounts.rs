@@ -28,6 +28,7 @@ fn empty(kind: &str, target: &str, origin: &str) -> MountRecord {
     MountRecord {
         kind: kind.into(),
         volume: None,
+        snapshot: None,
         source: String::new(),
         target: target.into(),
         driver: String::new(),
@@ -119,6 +120,11 @@ fn parse_bind(spec: &str) -> Result<Parsed> {
     // `name/sub/path` mounts a directory of the volume.
     let (name, subpath) = source.split_once('/').unwrap_or((source, ""));
     mount.subpath = clean_subpath(subpath)?;
+    let (name, snapshot) = split_snapshot(name)?;
+    if snapshot.is_some() {
+        mount.snapshot = snapshot;
+        mount.writable = false;
+    }
     let name = if name.is_empty() {
         None
     } else {
@@ -131,6 +137,14 @@ fn parse_bind(spec: &str) -> Result<Parsed> {
             ..Wanted::default()
         }),
     })
+}
+
+/// `volume@snapshot` means a snapshot of the volume, which can only be read.
+fn split_snapshot(name: &str) -> Result<(&str, Option<types::SnapshotName>)> {
+    match name.split_once('@') {
+        Some((volume, snapshot)) if !volume.is_empty() => Ok((volume, Some(snapshot.parse()?))),
+        _ => Ok((name, None)),
+    }
 }
 
 fn clean_subpath(subpath: &str) -> Result<String> {
@@ -210,11 +224,17 @@ fn parse_mount(mount: &Mount) -> Result<Parsed> {
                     "must not set Subpath when using anonymous volumes".into()
                 ));
             }
+            let (source, snapshot) =
+                split_snapshot(&mount.source).map_err(|e: Error| bad(e.message))?;
+            if snapshot.is_some() {
+                parsed.mount.snapshot = snapshot;
+                parsed.mount.writable = false;
+            }
             parsed.volume = Some(Wanted {
-                name: if mount.source.is_empty() {
+                name: if source.is_empty() {
                     None
                 } else {
-                    Some(mount.source.parse().map_err(|e: Error| bad(e.message))?)
+                    Some(source.parse().map_err(|e: Error| bad(e.message))?)
                 },
                 driver: driver.name,
                 options: driver.options.unwrap_or_default(),
@@ -334,7 +354,13 @@ impl Engine {
                     options: wanted.options,
                     labels: wanted.labels,
                 };
-                let (record, lease) = self.volume_ensure(scope, request).await?;
+                if let (Some(snapshot), Some(name)) = (&mount.snapshot, &request.name) {
+                    // A snapshot of a volume that is not there is not made.
+                    self.volume_named(scope, name)?
+                        .snapshot(snapshot.as_str())?;
+                }
+                let (volume, lease) = self.volume_ensure(scope, request).await?;
+                let record = volume.record();
                 mount.volume = Some(record.name.clone());
                 mount.driver.clone_from(&record.driver);
                 leases.push(lease);
@@ -359,7 +385,7 @@ impl Engine {
         else {
             return Ok(());
         };
-        if self.volume_inspect(scope, name.as_str()).is_ok() {
+        if self.volume_named(scope, name.as_str()).is_ok() {
             return Ok(());
         }
         let path = format!("{name}/{}", mount.subpath);

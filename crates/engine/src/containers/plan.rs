@@ -16,6 +16,16 @@ impl Engine {
         self.plan_connected(record, &[])
     }
 
+    /// The plan of a container that may live: a volume that is not on record any more does not
+    /// keep the rest from being found.
+    pub(crate) fn plan_to_adopt(&self, record: &ContainerRecord) -> Result<Plan> {
+        let mut known = record.clone();
+        known
+            .mounts
+            .retain(|mount| self.mount_plan(record, mount).is_ok());
+        self.plan(&known)
+    }
+
     /// The plan of a container with the addresses it was given.
     pub(crate) fn plan_connected(
         &self,
@@ -34,7 +44,11 @@ impl Engine {
                 },
             },
         };
-        let mut mounts: Vec<MountPlan> = record.mounts.iter().map(mount).collect::<Result<_>>()?;
+        let mut mounts: Vec<MountPlan> = record
+            .mounts
+            .iter()
+            .map(|mount| self.mount_plan(record, mount))
+            .collect::<Result<_>>()?;
         for (target, options) in host.tmpfs.iter().flatten() {
             let options = options
                 .split(',')
@@ -64,6 +78,47 @@ impl Engine {
             ipc: namespace(&host.ipc_mode)?,
             uts: namespace(&host.uts_mode)?,
             hosts: self.extra_hosts(record, allocated),
+        })
+    }
+
+    fn mount_plan(&self, container: &ContainerRecord, record: &MountRecord) -> Result<MountPlan> {
+        let source = match (record.kind.as_str(), &record.volume) {
+            ("bind", _) => MountSource::Bind {
+                path: record.source.clone().into(),
+                create: record.create_source,
+            },
+            ("volume", Some(name)) => {
+                let volume = self
+                    .volumes
+                    .named(&container.namespace, name)
+                    .ok_or_else(|| Error::not_found(format!("get {name}: no such volume")))?;
+                let snapshot = record.snapshot.as_ref();
+                let snapshot = snapshot
+                    .map(|name| volume.snapshot(name.as_str()))
+                    .transpose()?;
+                MountSource::Volume {
+                    volume: volume.record().plan(),
+                    snapshot: snapshot.map(|snapshot| snapshot.id.clone()),
+                    subpath: record.subpath.clone(),
+                    no_copy: record.no_copy,
+                }
+            }
+            ("tmpfs", _) => MountSource::Tmpfs {
+                options: record.tmpfs_options.clone(),
+            },
+            (kind, _) => {
+                return Err(Error::system(format!(
+                    "planning the mount of {}: unknown kind {kind:?}",
+                    record.target
+                )));
+            }
+        };
+        Ok(MountPlan {
+            source,
+            target: record.target.clone(),
+            read_only: !record.writable,
+            propagation: record.propagation.clone(),
+            non_recursive: record.non_recursive,
         })
     }
 
@@ -121,36 +176,6 @@ impl Engine {
         }
         lines
     }
-}
-
-fn mount(record: &MountRecord) -> Result<MountPlan> {
-    let source = match (record.kind.as_str(), &record.volume) {
-        ("bind", _) => MountSource::Bind {
-            path: record.source.clone().into(),
-            create: record.create_source,
-        },
-        ("volume", Some(name)) => MountSource::Volume {
-            name: name.clone(),
-            subpath: record.subpath.clone(),
-            no_copy: record.no_copy,
-        },
-        ("tmpfs", _) => MountSource::Tmpfs {
-            options: record.tmpfs_options.clone(),
-        },
-        (kind, _) => {
-            return Err(Error::system(format!(
-                "planning the mount of {}: unknown kind {kind:?}",
-                record.target
-            )));
-        }
-    };
-    Ok(MountPlan {
-        source,
-        target: record.target.clone(),
-        read_only: !record.writable,
-        propagation: record.propagation.clone(),
-        non_recursive: record.non_recursive,
-    })
 }
 
 fn namespace(mode: &str) -> Result<NamespaceMode> {

@@ -106,22 +106,22 @@ impl Engine {
         } else {
             Vec::new()
         };
-        let mut txn = Txn::new()
+        let txn = Txn::new()
             .delete(key::name(&container.namespace, &container.record().name))
             .delete_prefix(format!(
                 "ns/{}/containers/{}/",
                 container.namespace, container.id
             ));
-        for name in &orphans {
-            txn = txn.delete(key::volume(&container.namespace, name));
-        }
+        let (txn, orphans) = self
+            .volumes_to_remove(&container.namespace, &orphans, txn)
+            .await?;
         self.store.commit(txn).await?;
         self.containers.forget(container);
         if let Err(error) = self.agent.destroy(&container.id).await {
             tracing::warn!(id = %container.id, %error, "the files of a removed container are still there; the next start of kraud removes them");
         }
-        for name in &orphans {
-            self.volume_forget(&container.namespace, name).await;
+        for volume in &orphans {
+            self.volume_gone(volume).await;
         }
         Ok(())
     }

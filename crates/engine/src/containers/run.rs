@@ -47,7 +47,7 @@ impl Engine {
     }
 
     /// Starts a container whose `op` lock the caller holds.
-    pub(super) async fn start_locked(&self, container: &Container, by_user: bool) -> Result<()> {
+    pub(crate) async fn start_locked(&self, container: &Container, by_user: bool) -> Result<()> {
         let started = self.try_start(container, by_user).await;
         if let Err((exit_code, error)) = &started {
             tracing::info!(id = %container.id, %error, "a container could not be started");

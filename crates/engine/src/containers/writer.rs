@@ -10,8 +10,6 @@ use bytes::Bytes;
 use store::{Op, Store, Txn};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::record::ObservedRecord;
-
 enum Message {
     Put(String, Bytes),
     Forget(String),
@@ -28,7 +26,7 @@ impl StateWriter {
         Self(sender)
     }
 
-    pub(crate) fn write(&self, key: String, observed: &ObservedRecord) {
+    pub(crate) fn write<R: types::record::Record>(&self, key: String, observed: &R) {
         match types::record::encode(observed) {
             Ok(value) => drop(self.0.send(Message::Put(key, value.into()))),
             Err(error) => {

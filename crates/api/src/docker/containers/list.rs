@@ -66,20 +66,15 @@ pub(crate) async fn inspect(call: Call) -> Result<Response> {
         .state
         .container_inspect(&scope, &call.name, call.query.flag("size"))
         .await?;
-    let places: Places = view
+    let has_volumes = view
         .record
         .mounts
         .iter()
-        .filter_map(|mount| mount.volume.as_ref())
-        .filter_map(|name| {
-            Some((
-                name.to_string(),
-                call.state
-                    .volume_inspect(&scope, name.as_str())
-                    .ok()?
-                    .mountpoint,
-            ))
-        })
-        .collect();
+        .any(|mount| mount.volume.is_some());
+    let places: Places = if has_volumes {
+        call.state.volume_mountpoints(&scope).await?
+    } else {
+        Places::new()
+    };
     call::json(&convert::container::inspect(&view, &places))
 }

@@ -32,7 +32,7 @@ pub(super) fn volume(view: &VolumeView) -> Volume {
         name: record.name.to_string(),
         options: nonempty(&record.options),
         scope: "local",
-        status: None,
+        status: Some(view.status.clone()).filter(|status| !status.is_empty()),
         usage_data: view.usage.map(|usage| UsageData {
             ref_count: i64::try_from(usage.references).unwrap_or(i64::MAX),
             size: i64::try_from(usage.size).unwrap_or(i64::MAX),

@@ -1,0 +1,155 @@
+//! Sizes of volumes: limits, growing, and what happens when space runs short.
+
+use agent::volumes::Pressure;
+use types::{
+    Error, PoolName, Result, VolumeId,
+    volume::{Content, options, quota},
+};
+
+use super::Volume;
+use crate::{
+    Engine, Scope,
+    record::{SnapshotOrigin, VolumePhase},
+};
+
+/// Automatic snapshots that one report of pressure may cost at most; the next report follows.
+const DROPPED_AT_ONCE: usize = 8;
+
+impl Engine {
+    /// Sets the limit on the pool that a volume's size and snapshots call for.
+    pub(crate) async fn apply_limit(&self, volume: &Volume) -> Result<()> {
+        let record = volume.record();
+        if record.content != Content::Files {
+            return Ok(());
+        }
+        let droppable = volume.oldest_automatic().is_some();
+        let hard = record.size.map(|size| quota::hard_limit(size, droppable));
+        let report_above = record.size.filter(|_| droppable);
+        self.agent
+            .volume_limit(&record.plan(), hard, report_above)
+            .await
+    }
+
+    /// Makes a volume larger, mounted or not. A volume of files without a size gets one.
+    pub async fn volume_grow(&self, scope: &Scope, name: &str, bytes: u64) -> Result<()> {
+        let volume = self.volume_named(scope, name)?;
+        let _op = volume.op.lock().await;
+        let mut record = (*volume.record()).clone();
+        super::must_be_ready(&record)?;
+        let bytes = options::check_size(record.class, bytes)?;
+        let status = self.agent.pool_status(&record.pool).await?;
+        if bytes > status.total {
+            return Err(Error::invalid(format!(
+                "invalid size {bytes}: pool {} holds {} bytes in all; grow it first (kraud pool grow)",
+                record.pool, status.total
+            )));
+        }
+        if let Some(now) = record.bytes()
+            && bytes < now
+        {
+            return Err(Error::invalid(format!(
+                "volume {name} has {now} bytes and cannot shrink to {bytes}: make a smaller volume and copy the files"
+            )));
+        }
+        let Content::Image { .. } = record.content else {
+            if record.size.is_none() {
+                let usage = self.agent.volume_usage(&record.plan()).await?;
+                if usage.live > bytes {
+                    return Err(Error::invalid(format!(
+                        "volume {name} holds {} bytes already: a size of {bytes} would be too small",
+                        usage.live
+                    )));
+                }
+            }
+            record.size = Some(bytes);
+            self.commit_volume(&volume, record).await?;
+            return self.apply_limit(&volume).await;
+        };
+        // Recorded first: a start after a crash makes the image as large as is recorded.
+        record.content = Content::Image { bytes };
+        let plan = record.plan();
+        self.commit_volume(&volume, record).await?;
+        self.agent.volume_resize(&plan).await
+    }
+
+    /// A node reports that something is fuller than it should be.
+    pub(crate) async fn relieve(&self, pressure: Pressure) {
+        match pressure {
+            Pressure::Volume { id, .. } => self.relieve_volume(&id).await,
+            Pressure::Pool { name, free } => self.relieve_pool(&name, free).await,
+        }
+    }
+
+    /// Drops automatic snapshots of a volume, oldest first, until it is below its size.
+    async fn relieve_volume(&self, id: &VolumeId) {
+        let Some(volume) = self.volumes.get(id) else {
+            return;
+        };
+        let record = volume.record();
+        let Some(size) = record.size else { return };
+        for _ in 0..DROPPED_AT_ONCE {
+            let Some(oldest) = volume.oldest_automatic() else {
+                break;
+            };
+            tracing::warn!(volume = %record.name, snapshot = %oldest.name, "the volume is over its size: an automatic snapshot goes");
+            if let Err(error) = self.drop_snapshot(&volume, &oldest).await {
+                tracing::warn!(volume = %record.name, snapshot = %oldest.name, %error, "dropping an automatic snapshot of a full volume");
+                return;
+            }
+            // What was removed is counted for a moment longer.
+            if let Err(error) = self.agent.pool_reclaim(&record.pool).await {
+                tracing::debug!(pool = %record.pool, %error, "waiting for space");
+            }
+            match self.agent.volume_usage(&record.plan()).await {
+                Ok(usage) if !quota::pressure(usage.live + usage.snapshots, size) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(volume = %record.name, %error, "measuring a full volume");
+                    return;
+                }
+            }
+        }
+        if volume.oldest_automatic().is_none() {
+            let kept: Vec<String> = volume
+                .snapshots()
+                .iter()
+                .map(|snapshot| snapshot.name.to_string())
+                .collect();
+            if !kept.is_empty() {
+                tracing::warn!(volume = %record.name, snapshots = kept.join(", "), "the volume is full, and only snapshots that users made are left: writes fail until one is removed (kra volume snapshot rm) or the volume grows (kra volume resize)");
+            }
+        }
+    }
+
+    /// Drops the oldest automatic snapshots of a pool, whichever volume they are of.
+    async fn relieve_pool(&self, pool: &PoolName, free: u64) {
+        let on_pool = |volume: &std::sync::Arc<Volume>| {
+            let record = volume.record();
+            record.pool == *pool && record.phase == VolumePhase::Ready
+        };
+        let mut oldest: Option<(
+            std::sync::Arc<Volume>,
+            std::sync::Arc<crate::record::SnapshotRecord>,
+        )> = None;
+        for volume in self.volumes.all().into_iter().filter(on_pool) {
+            let Some(snapshot) = volume.oldest_automatic() else {
+                continue;
+            };
+            let is_older = oldest
+                .as_ref()
+                .is_none_or(|(_, other)| snapshot.created < other.created);
+            if is_older {
+                oldest = Some((volume, snapshot));
+            }
+        }
+        let Some((volume, snapshot)) = oldest else {
+            tracing::warn!(pool = %pool, free, "a pool is nearly full and no automatic snapshot is left to drop: remove volumes or snapshots, or grow it (kraud pool grow)");
+            return;
+        };
+        debug_assert!(matches!(snapshot.origin, SnapshotOrigin::Automatic(_)));
+        tracing::warn!(pool = %pool, free, volume = %volume.record().name, snapshot = %snapshot.name, "a pool is nearly full: its oldest automatic snapshot goes");
+        if let Err(error) = self.drop_snapshot(&volume, &snapshot).await {
+            tracing::warn!(pool = %pool, %error, "dropping an automatic snapshot on a full pool");
+        }
+    }
+}
