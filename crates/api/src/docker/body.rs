@@ -55,7 +55,7 @@ pub(super) async fn read(body: Body) -> Result<Bytes> {
 }
 
 /// The body as a JSON value; `None` when it is empty.
-pub(super) async fn json_value(headers: &HeaderMap, body: Body) -> Result<Option<Value>> {
+pub(crate) async fn json_value(headers: &HeaderMap, body: Body) -> Result<Option<Value>> {
     check_content_type(headers, body.is_end_stream())?;
     let text = read(body).await?;
     if text.trim_ascii().is_empty() {
@@ -79,7 +79,7 @@ pub(super) fn decode<T: DeserializeOwned>(value: Value) -> Result<T> {
 }
 
 /// The error for an empty body where one is needed.
-pub(super) fn empty() -> Error {
+pub(crate) fn empty() -> Error {
     Error::invalid("invalid JSON: got EOF while reading request body")
 }
 

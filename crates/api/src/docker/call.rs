@@ -73,7 +73,7 @@ impl<S> Call<S> {
 }
 
 /// JSON with `status`, a line end behind it as docker writes it.
-pub(super) fn json_with(status: StatusCode, value: &impl Serialize) -> Result<Response> {
+pub(crate) fn json_with(status: StatusCode, value: &impl Serialize) -> Result<Response> {
     let mut text =
         serde_json::to_vec(value).map_err(|error| Error::wrap("encoding the response", error))?;
     text.push(b'\n');
@@ -87,19 +87,19 @@ pub(super) fn json_with(status: StatusCode, value: &impl Serialize) -> Result<Re
 }
 
 /// 200 with JSON.
-pub(super) fn json(value: &impl Serialize) -> Result<Response> {
+pub(crate) fn json(value: &impl Serialize) -> Result<Response> {
     json_with(StatusCode::OK, value)
 }
 
 /// A status without body.
-pub(super) fn empty(status: StatusCode) -> Result<Response> {
+pub(crate) fn empty(status: StatusCode) -> Result<Response> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     Ok(response)
 }
 
 /// 200 with a body of `content_type`.
-pub(super) fn stream(content_type: &'static str, body: Body) -> Result<Response> {
+pub(crate) fn stream(content_type: &'static str, body: Body) -> Result<Response> {
     let mut response = Response::new(body);
     response
         .headers_mut()

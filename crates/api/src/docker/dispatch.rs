@@ -91,14 +91,14 @@ async fn answer<S>(table: &'static [Route<S>], state: S, request: Request) -> Re
 }
 
 /// Whether a call may change something.
-fn is_change(method: &Method) -> bool {
+pub(crate) fn is_change(method: &Method) -> bool {
     !matches!(*method, Method::GET | Method::HEAD)
 }
 
 /// Runs a handler; `None` when it panicked, which must not take the connection's other
 /// requests down. What changes something is carried to its end even if the client goes
 /// away meanwhile: a stop that nobody waits for is still a stop.
-async fn carry_out(
+pub(crate) async fn carry_out(
     work: BoxFuture<'static, Result<Response>>,
     to_its_end: bool,
 ) -> Option<Result<Response>> {
@@ -152,7 +152,7 @@ fn split_version(path: &str) -> (Option<&str>, &str) {
 }
 
 /// The value of the header `Server`.
-pub(super) const SERVER: &str = concat!("kraud/", env!("CARGO_PKG_VERSION"), " (linux)");
+pub(crate) const SERVER: &str = concat!("kraud/", env!("CARGO_PKG_VERSION"), " (linux)");
 
 /// Headers that docker's clients expect of every answer.
 pub(super) const HEADERS: [(&str, &str); 4] = [

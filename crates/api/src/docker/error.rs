@@ -15,7 +15,7 @@ pub(super) struct ErrorResponse<'a> {
 }
 
 /// The status code that docker gives for a kind of failure.
-pub(super) fn status(kind: Kind) -> StatusCode {
+pub(crate) fn status(kind: Kind) -> StatusCode {
     match kind {
         Kind::InvalidParameter => StatusCode::BAD_REQUEST,
         Kind::NotFound => StatusCode::NOT_FOUND,
@@ -30,7 +30,7 @@ pub(super) fn status(kind: Kind) -> StatusCode {
 }
 
 /// The response for a failed call.
-pub(super) fn response(error: &Error) -> Response {
+pub(crate) fn response(error: &Error) -> Response {
     let status = status(error.kind);
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;

@@ -5,15 +5,15 @@
 //! from the engine's views to them.
 
 mod auth;
-mod body;
+pub(crate) mod body;
 mod build;
-mod call;
+pub(crate) mod call;
 mod compat;
 mod containers;
 mod convert;
 mod detach;
-mod dispatch;
-mod error;
+pub(crate) mod dispatch;
+pub(crate) mod error;
 mod events;
 mod exec;
 mod frames;
@@ -22,24 +22,19 @@ mod images;
 mod lines;
 mod networks;
 mod plugins;
-mod query;
+pub(crate) mod query;
 mod router;
 #[cfg(test)]
 mod schema_tests;
-mod scope;
+pub(crate) mod scope;
 mod session;
 mod swarm;
 mod system;
-mod upload;
+pub(crate) mod upload;
 mod version;
 mod volumes;
 pub mod wire;
 mod ws;
-
-use std::future::Future;
-
-use engine::Engine;
-use tokio::net::UnixListener;
 
 pub use self::{
     compat::compat_markdown,
@@ -52,10 +47,4 @@ pub(crate) fn decode_all(value: &serde_json::Value) {
     let _ = containers::decode_create(value.clone());
     let _ = body::decode::<types::Config>(value.clone());
     let _ = body::decode::<engine::request::ExecRequest>(value.clone());
-}
-
-/// Serves the API on `listener` until `shutdown` resolves; requests under way then have a
-/// few seconds to finish.
-pub async fn serve(listener: UnixListener, engine: Engine, shutdown: impl Future<Output = ()>) {
-    crate::http::serve(listener, router(engine), shutdown).await;
 }

@@ -1,17 +1,19 @@
 //! On whose behalf a call is made.
 
+use axum::http::request::Parts;
 use engine::Scope;
 
 use super::router::Call;
 
+/// The caller's namespace. The unix socket belongs to the operator; a listener that
+/// authenticates its clients puts their scope into the request's extensions.
+pub(crate) fn of(parts: &Parts) -> Scope {
+    parts.extensions.get::<Scope>().cloned().unwrap_or_default()
+}
+
 impl Call {
-    /// The caller's namespace. The unix socket belongs to the operator; a listener that
-    /// authenticates its clients puts their scope into the request's extensions.
+    /// The caller's namespace.
     pub fn scope(&self) -> Scope {
-        self.parts
-            .extensions
-            .get::<Scope>()
-            .cloned()
-            .unwrap_or_default()
+        of(&self.parts)
     }
 }

@@ -24,19 +24,19 @@ pub(super) fn reader(body: Body) -> Reader {
 /// A request's body that is read to its end even if whoever works on it gives up: a client
 /// that is still sending does not look at an answer.
 #[derive(Clone)]
-pub(super) struct Upload(Arc<Mutex<BodyDataStream>>);
+pub(crate) struct Upload(Arc<Mutex<BodyDataStream>>);
 
 /// How much, and for how long, is read of a body that nobody wants.
 const DRAIN_BYTES: usize = 64 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 impl Upload {
-    pub(super) fn new(body: Body) -> Self {
+    pub(crate) fn new(body: Body) -> Self {
         Self(Arc::new(Mutex::new(body.into_data_stream())))
     }
 
     /// The body as a reader.
-    pub(super) fn reader(&self) -> Reader {
+    pub(crate) fn reader(&self) -> Reader {
         let pieces = stream::unfold(self.0.clone(), |body| async move {
             let piece = body.lock().await.next().await?;
             Some((piece.map_err(io::Error::other), body))
@@ -45,7 +45,7 @@ impl Upload {
     }
 
     /// Reads what is left.
-    pub(super) async fn drain(&self) {
+    pub(crate) async fn drain(&self) {
         let rest = async {
             let (mut body, mut left) = (self.0.lock().await, DRAIN_BYTES);
             while let Some(Ok(piece)) = body.next().await {
@@ -61,7 +61,7 @@ impl Upload {
 
 /// A reader as a response's body. A failure breaks the connection off, so that the client
 /// does not take half an archive for a whole one.
-pub(super) fn body(reader: Reader) -> Body {
+pub(crate) fn body(reader: Reader) -> Body {
     Body::from_stream(ReaderStream::with_capacity(reader, PIECE))
 }
 

@@ -101,7 +101,7 @@ async fn target(
         .is_some_and(|stat| stat.kind == FileKind::Symlink)
     {
         // A link to a directory stands for it.
-        found = stat(format!("{path}/.")).await?.or(found);
+        found = stat(format!("{path}/.")).await.ok().flatten().or(found);
     }
     let (dir, name) = split(&path);
     match found.map(|stat| stat.kind) {

@@ -1,0 +1,24 @@
+//! `/version` and `/openapi.json`.
+
+use std::sync::LazyLock;
+
+use axum::response::Response;
+use serde_json::Value;
+use types::{Result, native::Version};
+
+use super::{document, table, table::Call};
+use crate::docker::call;
+
+/// `GET /version`
+pub(super) async fn version(_: Call) -> Result<Response> {
+    call::json(&Version {
+        version: env!("CARGO_PKG_VERSION").into(),
+        api: "1".into(),
+    })
+}
+
+/// `GET /openapi.json`
+pub(super) async fn openapi(_: Call) -> Result<Response> {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(|| document(table()));
+    call::json(&*DOCUMENT)
+}

@@ -1,0 +1,237 @@
+//! The one table of the native API: every call, its handler, and what its description says.
+
+use std::sync::LazyLock;
+
+use axum::http::{Method, StatusCode};
+use engine::Engine;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use types::native as n;
+
+use super::{
+    dispatch::{self, Handler},
+    files, pools, snapshots, system, volumes,
+};
+
+/// The handlers' shared state is the engine; nothing else.
+pub(crate) type Call = dispatch::Call<Engine>;
+
+/// One row of the table.
+pub struct Route<S: 'static> {
+    pub method: Method,
+    /// Below `/kr/v1`; a wildcard in braces is one segment.
+    pub path: &'static str,
+    pub(crate) handler: Handler<S>,
+    /// Unique; generated clients name their functions by it.
+    pub id: &'static str,
+    pub summary: &'static str,
+    pub query: &'static [Param],
+    pub request: Content,
+    pub status: StatusCode,
+    pub answer: Content,
+}
+
+/// A parameter of the query.
+#[derive(Debug, Clone, Copy)]
+pub struct Param {
+    pub name: &'static str,
+    pub required: bool,
+    pub description: &'static str,
+}
+
+/// What a body is.
+#[derive(Debug, Clone, Copy)]
+pub enum Content {
+    None,
+    Json(fn(&mut SchemaGenerator) -> Schema),
+    Tar,
+}
+
+/// JSON of a type.
+fn json<T: JsonSchema>() -> Content {
+    Content::Json(|generator| generator.subschema_for::<T>())
+}
+
+/// A row: call, handler, id, summary.
+macro_rules! row {
+    ($method:ident $path:literal, $handler:path, $id:literal, $summary:literal) => {
+        Route {
+            method: Method::$method,
+            path: $path,
+            handler: (|call| Box::pin($handler(call))) as Handler<Engine>,
+            id: $id,
+            summary: $summary,
+            query: &[],
+            request: Content::None,
+            status: StatusCode::OK,
+            answer: Content::None,
+        }
+    };
+}
+
+impl<S> Route<S> {
+    fn query(mut self, query: &'static [Param]) -> Self {
+        self.query = query;
+        self
+    }
+    fn takes<T: JsonSchema>(mut self) -> Self {
+        self.request = json::<T>();
+        self
+    }
+    fn takes_tar(mut self) -> Self {
+        self.request = Content::Tar;
+        self
+    }
+    fn gives<T: JsonSchema>(mut self) -> Self {
+        self.answer = json::<T>();
+        self
+    }
+    fn gives_tar(mut self) -> Self {
+        self.answer = Content::Tar;
+        self
+    }
+    fn makes<T: JsonSchema>(mut self) -> Self {
+        self.status = StatusCode::CREATED;
+        self.gives::<T>()
+    }
+    fn gives_nothing(mut self) -> Self {
+        self.status = StatusCode::NO_CONTENT;
+        self
+    }
+}
+
+const FORCE: Param = Param {
+    name: "force",
+    required: false,
+    description: "With `1`, a volume that does not exist is fine.",
+};
+const PATH: Param = Param {
+    name: "path",
+    required: true,
+    description: "A path from the volume's root. It never leads out of the volume.",
+};
+const SNAPSHOT: Param = Param {
+    name: "snapshot",
+    required: false,
+    description: "The snapshot to look into; without, the volume as it is now.",
+};
+const FROM: Param = Param {
+    name: "from",
+    required: true,
+    description: "The snapshot to compare with.",
+};
+const TO: Param = Param {
+    name: "to",
+    required: false,
+    description: "Another snapshot; without, the volume as it is now.",
+};
+
+static TABLE: LazyLock<Vec<Route<Engine>>> = LazyLock::new(|| {
+    let mut rows = system_rows();
+    rows.extend(volume_rows());
+    rows.extend(file_rows());
+    rows.extend(snapshot_rows());
+    rows.extend(pool_rows());
+    rows
+});
+
+/// Every call of the API.
+pub fn table() -> &'static [Route<Engine>] {
+    &TABLE
+}
+
+fn system_rows() -> Vec<Route<Engine>> {
+    vec![
+        row!(GET "/version", system::version, "version", "Who answers.").gives::<n::Version>(),
+        row!(GET "/openapi.json", system::openapi, "openapi", "This document.")
+            .gives::<serde_json::Value>(),
+    ]
+}
+
+fn volume_rows() -> Vec<Route<Engine>> {
+    vec![
+        row!(GET "/volumes", volumes::list, "volumes", "All volumes.").gives::<n::VolumeList>(),
+        row!(POST "/volumes", volumes::create, "volume_create",
+            "Make a volume. One of this name and class that exists is given back as it is.")
+        .takes::<n::VolumeCreate>()
+        .makes::<n::Volume>(),
+        row!(GET "/volumes/{volume}", volumes::inspect, "volume", "One volume.")
+            .gives::<n::Volume>(),
+        row!(DELETE "/volumes/{volume}", volumes::remove, "volume_remove",
+            "Remove a volume with all its snapshots.")
+        .query(&[FORCE])
+        .gives_nothing(),
+        row!(POST "/volumes/{volume}/resize", volumes::resize, "volume_resize",
+            "Make a volume larger.")
+        .takes::<n::VolumeResize>()
+        .gives::<n::Volume>(),
+        row!(POST "/volumes/{volume}/clone", volumes::clone, "volume_clone",
+            "Make an independent copy of a volume or of a snapshot.")
+        .takes::<n::VolumeClone>()
+        .makes::<n::Volume>(),
+        row!(POST "/volumes/{volume}/rollback", volumes::rollback, "volume_rollback",
+            "Make a volume's content that of a snapshot.")
+        .takes::<n::RollbackRequest>()
+        .gives::<n::Rollback>(),
+        row!(GET "/volumes/{volume}/diff", volumes::diff, "volume_diff",
+            "What changed from a snapshot to another, or to now.")
+        .query(&[FROM, TO])
+        .gives::<n::ChangeList>(),
+    ]
+}
+
+fn file_rows() -> Vec<Route<Engine>> {
+    vec![
+        row!(GET "/volumes/{volume}/files", files::list, "volume_files",
+            "The entries of a directory of a volume or of a snapshot.")
+        .query(&[PATH, SNAPSHOT])
+        .gives::<n::FileList>(),
+        row!(GET "/volumes/{volume}/stat", files::stat, "volume_stat",
+            "What a path of a volume or of a snapshot is.")
+        .query(&[PATH, SNAPSHOT])
+        .gives::<n::PathStat>(),
+        row!(GET "/volumes/{volume}/archive", files::get, "volume_archive_get",
+            "A path of a volume or of a snapshot as a tar. The header kr-path-stat is the base64 of a PathStat.")
+        .query(&[PATH, SNAPSHOT])
+        .gives_tar(),
+        row!(PUT "/volumes/{volume}/archive", files::put, "volume_archive_put",
+            "Unpack a tar into a directory of a volume.")
+        .query(&[PATH])
+        .takes_tar()
+        .gives_nothing(),
+    ]
+}
+
+fn snapshot_rows() -> Vec<Route<Engine>> {
+    vec![
+        row!(POST "/snapshots", snapshots::create, "snapshot_create",
+            "Take a snapshot of each of some volumes, all at one moment.")
+        .takes::<n::SnapshotCreate>()
+        .makes::<n::SnapshotList>(),
+        row!(GET "/volumes/{volume}/snapshots", snapshots::list, "snapshots",
+            "A volume's snapshots, the oldest first.")
+        .gives::<n::SnapshotList>(),
+        row!(DELETE "/volumes/{volume}/snapshots/{snapshot}", snapshots::remove, "snapshot_remove",
+            "Remove a snapshot.")
+        .gives_nothing(),
+        row!(POST "/volumes/{volume}/snapshots/{snapshot}/rename", snapshots::rename,
+            "snapshot_rename", "Give a snapshot another name.")
+        .takes::<n::SnapshotRename>()
+        .gives::<n::Snapshot>(),
+    ]
+}
+
+fn pool_rows() -> Vec<Route<Engine>> {
+    vec![
+        row!(GET "/pools", pools::list, "pools", "All storage pools.").gives::<n::PoolList>(),
+        row!(POST "/pools", pools::create, "pool_create", "Make a pool.")
+            .takes::<n::PoolCreate>()
+            .makes::<n::Pool>(),
+        row!(GET "/pools/{pool}", pools::inspect, "pool", "One pool.").gives::<n::Pool>(),
+        row!(POST "/pools/{pool}/grow", pools::grow, "pool_grow", "Make a pool larger.")
+            .takes::<n::PoolGrow>()
+            .gives::<n::Pool>(),
+        row!(DELETE "/pools/{pool}", pools::remove, "pool_remove",
+            "Remove a pool that holds no volumes.")
+        .gives_nothing(),
+    ]
+}
