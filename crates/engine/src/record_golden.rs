@@ -6,7 +6,8 @@ use types::{
 };
 
 use crate::record::{
-    ContainerRecord, InstallationRecord, NetworkRecord, ObservedRecord, VolumeRecord,
+    ContainerRecord, InstallationRecord, NetworkRecord, ObservedRecord, PoolRecord, SnapshotRecord,
+    VolumePhase, VolumeRecord,
 };
 
 #[test]
@@ -16,6 +17,13 @@ fn stored_forms_change_only_with_their_version() {
     check_golden::<NetworkRecord>(&[include_bytes!("../golden/network.v1.json")]).unwrap();
     check_golden::<InstallationRecord>(&[include_bytes!("../golden/installation.v1.json")])
         .unwrap();
+    check_golden::<SnapshotRecord>(&[include_bytes!("../golden/snapshot.v1.json")]).unwrap();
+    check_golden::<PoolRecord>(&[include_bytes!("../golden/pool.v1.json")]).unwrap();
+    check_golden::<VolumeRecord>(&[
+        include_bytes!("../golden/volume.v1.json"),
+        include_bytes!("../golden/volume.v2.json"),
+    ])
+    .unwrap();
 }
 
 #[test]
@@ -25,4 +33,5 @@ fn volumes_of_version_1_are_read() {
     assert_eq!(volume.created, Time::from_unix(1_714_979_289, 123_456_789));
     assert_eq!(volume.labels["a"], "b");
     assert!(volume.anonymous);
+    assert_eq!(volume.phase, VolumePhase::Importing);
 }

@@ -154,6 +154,7 @@ fn container() -> ContainerView {
         ..EndpointSettings::default()
     };
     let mount = MountRecord {
+        snapshot: None,
         kind: "volume".into(),
         volume: Some("data".parse().unwrap()),
         source: String::new(),
@@ -293,7 +294,7 @@ fn volume() -> VolumeView {
         record: Arc::new(record),
         mountpoint: PathBuf::from("/volumes/data"),
         usage,
-        status: BTreeMap::from([("Class".to_owned(), json!("nfs"))]),
+        status: BTreeMap::new(),
     }
 }
 
