@@ -168,7 +168,6 @@ fn container() -> ContainerView {
         create_source: false,
         non_recursive: false,
         tmpfs_options: Vec::new(),
-        snapshot: None,
         origin: "binds".into(),
     };
     let record = ContainerRecord {
