@@ -70,6 +70,8 @@ struct Core {
     volumes: PathBuf,
     uuid: [u8; 16],
     group: Group,
+    /// With full quotas a group counts all that its members refer to, whoever wrote it.
+    mode: groups::Mode,
     away: Vec<String>,
     ledger: Ledger,
     /// One change at a time.
@@ -101,7 +103,7 @@ impl BtrfsPool {
     fn start(spec: &PoolSpec, mount: &Path) -> Result<Self> {
         let mounted = devices::mount(spec, mount)?;
         let volumes = mounted.root.join(VOLUMES);
-        let group = prepare(spec, &mounted, &volumes)
+        let (group, mode) = prepare(spec, &mounted, &volumes)
             .map_err(|error| error.context(format!("open pool {}", spec.name)))?;
         let pool = Self {
             spec: RwLock::new(spec.clone()),
@@ -111,6 +113,7 @@ impl BtrfsPool {
                 volumes,
                 uuid: mounted.uuid,
                 group,
+                mode,
                 away: mounted.away,
                 ledger: Ledger::default(),
                 serial: Mutex::new(()),
@@ -192,22 +195,13 @@ impl BtrfsPool {
             .during(|| format!("look at {}", live.display()))?
             .created
             .0;
-        // At most all that the origin is charged for and shares itself; a survey finds out.
-        let (shared, mut groups) = match &from.note.copied {
-            Some(copied) => (copied.shared, copied.from.clone()),
-            None => (0, Vec::new()),
-        };
-        groups.push(from.note.group);
+        let copied = self.core.copied(&from, since)?;
         Note {
             version: 1,
             group: group.id(),
             kind: from.note.kind,
             limit: None,
-            copied: Some(Copied {
-                since,
-                shared: shared + self.core.charged_now(from.group())?,
-                from: groups,
-            }),
+            copied,
         }
         .write(staged)
     }
@@ -278,8 +272,12 @@ impl BtrfsPool {
     }
 }
 
-/// Makes what is missing in a mounted pool; gives the number of its group.
-fn prepare(spec: &PoolSpec, mounted: &devices::Mounted, volumes: &Path) -> Result<Group> {
+/// Makes what is missing in a mounted pool; gives its quota group and how quotas count.
+fn prepare(
+    spec: &PoolSpec,
+    mounted: &devices::Mounted,
+    volumes: &Path,
+) -> Result<(Group, groups::Mode)> {
     if !volumes.exists() {
         fs::create_dir(volumes).during(|| format!("make {}", volumes.display()))?;
     }
@@ -296,7 +294,7 @@ fn prepare(spec: &PoolSpec, mounted: &devices::Mounted, volumes: &Path) -> Resul
             .during(|| format!("read the note of {}", volumes.display()))?;
         let group = Group::new(2, note.group);
         groups::create(&root, group, None)?;
-        return Ok(group);
+        return Ok((group, mode));
     }
     let present = groups::groups(&root)?;
     let mut group = Group::new(2, name_number(spec.name.as_str()));
@@ -312,7 +310,7 @@ fn prepare(spec: &PoolSpec, mounted: &devices::Mounted, volumes: &Path) -> Resul
     xattr::set(volumes, POOL_NOTE, &text)
         .during(|| format!("write the note of {}", volumes.display()))?;
     ioctl::commit(&root).during(|| format!("write {}", mounted.root.display()))?;
-    Ok(group)
+    Ok((group, mode))
 }
 
 /// Takes a lock under which a panic leaves nothing half changed.
@@ -362,6 +360,10 @@ fn keep_as_snapshot(directory: &Path, name: &OsStr) -> Result<()> {
     let old = dataset::open(&directory.join(name))?;
     let about = || format!("look at the subvolumes in {}", directory.display());
     let info = ioctl::subvolume_info(&old).during(about)?;
+    // Subvolumes in it are not in its snapshots.
+    if !dataset::nested(&old, info.id)?.is_empty() {
+        return Ok(());
+    }
     for snapshot in dataset::snapshots(directory)? {
         let snapshot = dataset::snapshot_name(&snapshot);
         let copy =
@@ -487,6 +489,33 @@ impl Core {
         }
         groups::create(root, group, Some(self.group))?;
         Ok(group)
+    }
+
+    /// What a clone of `from`, made by the transaction `since`, has to know of it.
+    fn copied(&self, from: &Dataset, since: u64) -> Result<Option<Copied>> {
+        if self.mode == groups::Mode::Full {
+            return Ok(None);
+        }
+        // At most all that the origin is charged for and shares itself; a survey finds out.
+        let (shared, mut groups) = match &from.note.copied {
+            Some(copied) => (copied.shared, copied.from.clone()),
+            None => (0, Vec::new()),
+        };
+        groups.push(from.note.group);
+        Ok(Some(Copied {
+            since,
+            shared: shared + self.charged_now(from.group())?,
+            from: groups,
+        }))
+    }
+
+    /// Makes what was done last, and quotas right.
+    fn commit(&self, root: &File, what: impl FnOnce() -> String) -> Result<()> {
+        ioctl::commit(root).during(what)?;
+        match self.mode {
+            groups::Mode::Full => groups::count_anew(root),
+            _ => Ok(()),
+        }
     }
 
     fn is_in_use(&self, name: &OsStr) -> bool {
@@ -698,7 +727,8 @@ impl Pool for BtrfsPool {
             }
         }
         self.core.purge_groups(&root)?;
-        ioctl::commit(&root).during(|| format!("sweep pool {}", self.core.name))
+        self.core
+            .commit(&root, || format!("sweep pool {}", self.core.name))
     }
 
     fn create(&self, id: &VolumeId, content: Content, from: Option<Origin<'_>>) -> Result<()> {
@@ -719,7 +749,7 @@ impl Pool for BtrfsPool {
         point("btrfs.create.filled");
         fs::rename(&staged, &directory).during(|| format!("name {}", directory.display()))?;
         point("btrfs.create.named");
-        ioctl::commit(&root).during(|| format!("write dataset {id:?}"))
+        self.core.commit(&root, || format!("write dataset {id:?}"))
     }
 
     fn remove(&self, id: &VolumeId) -> Result<()> {
@@ -738,7 +768,7 @@ impl Pool for BtrfsPool {
         groups::limit(&root, group, None)?;
         dataset::discard(&rubbish)?;
         self.core.ledger.forget(id);
-        ioctl::commit(&root).during(|| format!("remove dataset {id:?}"))
+        self.core.commit(&root, || format!("remove dataset {id:?}"))
     }
 
     fn path(&self, id: &VolumeId) -> Result<PathBuf> {
@@ -776,7 +806,10 @@ impl Pool for BtrfsPool {
                     &dataset::snapshot_name(snapshot),
                 )?;
                 point("btrfs.snapshot.taken");
-                Ok(())
+                match self.core.mode {
+                    groups::Mode::Full => groups::count_anew(&root),
+                    _ => Ok(()),
+                }
             }
             several => self.snapshot_batch(&root, several),
         }
@@ -791,7 +824,8 @@ impl Pool for BtrfsPool {
         }
         dataset::destroy(&directory, &dataset::snapshot_name(snapshot))?;
         point("btrfs.remove_snapshot.gone");
-        ioctl::commit(&root).during(|| format!("remove snapshot {snapshot:?}"))
+        self.core
+            .commit(&root, || format!("remove snapshot {snapshot:?}"))
     }
 
     fn rollback(&self, id: &VolumeId, snapshot: &SnapshotId) -> Result<()> {
@@ -814,7 +848,8 @@ impl Pool for BtrfsPool {
         dataset::destroy(&found.directory, &name)?;
         point("btrfs.rollback.removed");
         self.core.ledger.stale(id);
-        ioctl::commit(&root).during(|| format!("roll dataset {id:?} back"))
+        self.core
+            .commit(&root, || format!("roll dataset {id:?} back"))
     }
 
     fn resize(&self, id: &VolumeId, bytes: u64) -> Result<()> {
@@ -833,7 +868,8 @@ impl Pool for BtrfsPool {
         }
         if dataset::grow_image(&found.directory.join(LIVE), bytes)? {
             point("btrfs.resize.grown");
-            ioctl::commit(&root).during(|| format!("write dataset {id:?}"))?;
+            self.core
+                .commit(&root, || format!("write dataset {id:?}"))?;
         }
         Ok(())
     }
@@ -848,7 +884,8 @@ impl Pool for BtrfsPool {
             point("btrfs.limit.noted");
             self.core.apply_limit(&root, id, &found)?;
             point("btrfs.limit.set");
-            ioctl::commit(&root).during(|| format!("limit dataset {id:?}"))?;
+            self.core
+                .commit(&root, || format!("limit dataset {id:?}"))?;
         }
         self.core.clone().survey_where_needed()
     }
@@ -868,13 +905,16 @@ impl Pool for BtrfsPool {
         let deadline = Instant::now() + patience;
         let root = self.core.root()?;
         // The cleaner begins after a commit.
-        ioctl::commit(&root).during(|| format!("write pool {}", self.core.name))?;
+        self.core
+            .commit(&root, || format!("write pool {}", self.core.name))?;
         while !self.core.dying(&root)?.is_empty() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(20));
             // It ends with one, too, and would wait for up to half a minute for it.
-            ioctl::commit(&root).during(|| format!("write pool {}", self.core.name))?;
+            self.core
+                .commit(&root, || format!("write pool {}", self.core.name))?;
         }
-        ioctl::commit(&root).during(|| format!("write pool {}", self.core.name))?;
+        self.core
+            .commit(&root, || format!("write pool {}", self.core.name))?;
         let _serial = self.lock();
         self.core.purge_groups(&root)
     }
@@ -891,10 +931,9 @@ impl Pool for BtrfsPool {
                 "dataset {id:?} is a disk image: it has no files to compare"
             )));
         }
-        let parent = dataset::open(&self.core.snapshot_directory(id, from)?)?;
+        let old = self.core.snapshot_directory(id, from)?;
         if let Some(to) = to {
-            let subvolume = dataset::open(&self.core.snapshot_directory(id, to)?)?;
-            return diff::changes(&subvolume, &parent);
+            return diff::changes(&old, &self.core.snapshot_directory(id, to)?);
         }
         // Only what can't change can be compared.
         let name: OsString = format!("{RUBBISH}diff-{}", SnapshotId::random()).into();
@@ -905,8 +944,7 @@ impl Pool for BtrfsPool {
             name: &name,
         };
         temporary.take(&found.note)?;
-        let subvolume = dataset::open(&directory.join(&name))?;
-        diff::changes(&subvolume, &parent)
+        diff::changes(&old, &directory.join(&name))
     }
 
     fn grow(&self, by: &Growth) -> Result<()> {
@@ -945,7 +983,8 @@ impl Pool for BtrfsPool {
                 )));
             }
         }
-        ioctl::commit(&root).during(|| format!("let pool {} grow", self.core.name))?;
+        self.core
+            .commit(&root, || format!("let pool {} grow", self.core.name))?;
         *self.spec.write().unwrap_or_else(PoisonError::into_inner) = spec;
         self.limit_pool()
     }

@@ -204,15 +204,20 @@ pub(super) fn destroy(directory: &Path, name: &OsStr) -> Result<()> {
     ioctl::subvolume_destroy(&parent, name).during(|| format!("remove {}", path.display()))
 }
 
-/// Removes the subvolumes inside of subvolume `id`.
-fn destroy_nested(any: &File, id: u64) -> Result<()> {
+/// The subvolumes inside of subvolume `id`.
+pub(super) fn nested(any: &File, id: u64) -> Result<Vec<u64>> {
     let mut nested = Vec::new();
     search::search(any, Range::object(ROOT_TREE, id, ROOT_REF), |item| {
         nested.push(item.offset);
         ControlFlow::Continue(())
     })
     .during(|| format!("find the subvolumes in subvolume {id}"))?;
-    for child in nested {
+    Ok(nested)
+}
+
+/// Removes the subvolumes inside of subvolume `id`.
+fn destroy_nested(any: &File, id: u64) -> Result<()> {
+    for child in nested(any, id)? {
         destroy_nested(any, child)?;
         ioctl::subvolume_destroy_id(any, child)
             .during(|| format!("remove the nested subvolume {child}"))?;

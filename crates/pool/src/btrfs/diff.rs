@@ -9,9 +9,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    ffi::OsStr,
+    fs::{self, File},
     io::{self, BufReader, Read},
-    os::fd::OwnedFd,
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    },
+    path::Path,
     thread,
 };
 
@@ -21,8 +26,97 @@ use types::{Error, Result, error::ResultExt as _};
 use super::ioctl;
 use crate::{Change, ChangeKind};
 
-/// What changed from `parent` to `subvolume`, sorted by path.
-pub(super) fn changes(subvolume: &File, parent: &File) -> Result<Vec<Change>> {
+/// What changed from the read-only subvolume at `old` to that at `new`, sorted by path.
+pub(super) fn changes(old: &Path, new: &Path) -> Result<Vec<Change>> {
+    let subvolume = super::dataset::open(new)?;
+    let mut found = compare(&subvolume, &super::dataset::open(old)?)?;
+    add_moved(&mut found, old, new)?;
+    add_links(&mut found, &subvolume, new);
+    Ok(found
+        .kinds
+        .into_iter()
+        .map(|(path, kind)| Change {
+            path: String::from_utf8_lossy(&path).into_owned(),
+            kind,
+        })
+        .collect())
+}
+
+/// All that is in a directory that bears another name now is elsewhere too.
+fn add_moved(found: &mut Differences, old: &Path, new: &Path) -> Result<()> {
+    let there = |root: &Path, path: &[u8]| {
+        root.join(OsStr::from_bytes(path))
+            .symlink_metadata()
+            .is_ok()
+    };
+    for (was, is) in &found.moved {
+        for path in below(old, was)? {
+            let kind = match there(new, &path) {
+                true => ChangeKind::Changed,
+                false => ChangeKind::Removed,
+            };
+            found.kinds.entry(path).or_insert(kind);
+        }
+        for path in below(new, is)? {
+            let kind = match there(old, &path) {
+                true => ChangeKind::Changed,
+                false => ChangeKind::Added,
+            };
+            found.kinds.entry(path).or_insert(kind);
+        }
+    }
+    Ok(())
+}
+
+/// All paths below the directory `path` of `root`; none if it is no directory.
+fn below(root: &Path, path: &[u8]) -> Result<Vec<Vec<u8>>> {
+    let mut found = Vec::new();
+    let mut left = vec![path.to_vec()];
+    while let Some(path) = left.pop() {
+        let directory = root.join(OsStr::from_bytes(&path));
+        if !directory
+            .symlink_metadata()
+            .is_ok_and(|found| found.is_dir())
+        {
+            continue;
+        }
+        for name in super::dataset::names(&directory)? {
+            let inner = joined(&path, name.as_bytes());
+            left.push(inner.clone());
+            found.push(inner);
+        }
+    }
+    Ok(found)
+}
+
+/// A file with several names that changed is told of by one: the others changed too.
+fn add_links(found: &mut Differences, subvolume: &File, root: &Path) {
+    for path in &found.touched {
+        let linked = fs::symlink_metadata(root.join(OsStr::from_bytes(path)))
+            .ok()
+            .filter(|found| !found.is_dir() && found.nlink() > 1);
+        let Some(linked) = linked else { continue };
+        // One that can't be found out is no reason to tell nothing.
+        for name in ioctl::inode_paths(subvolume, linked.ino()).unwrap_or_default() {
+            found.kinds.entry(name).or_insert(ChangeKind::Changed);
+        }
+    }
+}
+
+type Kinds = BTreeMap<Vec<u8>, ChangeKind>;
+
+/// What a stream says.
+#[derive(Debug, Default)]
+struct Differences {
+    kinds: Kinds,
+    /// New paths of things that were there before and changed themselves.
+    touched: Vec<Vec<u8>>,
+    /// Old and new paths of things that are elsewhere now.
+    moved: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Lets the kernel compare, and reads what it says.
+fn compare(subvolume: &File, parent: &File) -> Result<Differences> {
     let parent_id = ioctl::subvolume_info(parent)
         .during(|| "look at a snapshot")?
         .id;
@@ -68,7 +162,7 @@ mod attribute {
 }
 
 /// Reads a stream to its end.
-fn follow(mut stream: impl Read) -> Result<Vec<Change>> {
+fn follow(mut stream: impl Read) -> Result<Differences> {
     let mut head = [0; 17];
     stream.read_exact(&mut head).map_err(cut)?;
     if &head[..13] != MAGIC {
@@ -216,16 +310,16 @@ impl Sketch {
     }
 
     /// Compares where things are with where they were.
-    fn changes(self) -> Vec<Change> {
-        let mut kinds: BTreeMap<Vec<u8>, ChangeKind> = BTreeMap::new();
+    fn changes(self) -> Differences {
+        let mut found = Differences::default();
         for path in self.removed {
-            kinds.insert(path, ChangeKind::Removed);
+            found.kinds.insert(path, ChangeKind::Removed);
         }
-        let mut moved = Vec::new();
-        collect(&self.root, &[], &mut kinds, &mut moved);
-        for (was, _) in &moved {
+        collect(&self.root, &[], &mut found);
+        for (was, _) in &found.moved {
             // Another thing may have taken its place, which is then a change of that path.
-            kinds
+            found
+                .kinds
                 .entry(was.clone())
                 .and_modify(|kind| {
                     if *kind == ChangeKind::Added {
@@ -234,13 +328,7 @@ impl Sketch {
                 })
                 .or_insert(ChangeKind::Removed);
         }
-        kinds
-            .into_iter()
-            .map(|(path, kind)| Change {
-                path: String::from_utf8_lossy(&path).into_owned(),
-                kind,
-            })
-            .collect()
+        found
     }
 }
 
@@ -252,28 +340,25 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// Notes what is new or changed at and below a node, which is at `path` now.
-fn collect(
-    node: &Node,
-    path: &[u8],
-    kinds: &mut BTreeMap<Vec<u8>, ChangeKind>,
-    moved: &mut Vec<(Vec<u8>, Vec<u8>)>,
-) {
+fn collect(node: &Node, path: &[u8], found: &mut Differences) {
     if !path.is_empty() {
-        let here = node.was.as_deref() == Some(path);
-        if !here {
+        if node.was.as_deref() != Some(path) {
             // A new thing at the place of an old one is a change of that path.
-            kinds
+            found
+                .kinds
                 .entry(path.to_vec())
                 .and_modify(|kind| *kind = ChangeKind::Changed)
                 .or_insert(ChangeKind::Added);
-            if let Some(was) = &node.was {
-                moved.push((was.clone(), path.to_vec()));
-            }
+            let was = node.was.clone();
+            found.moved.extend(was.map(|was| (was, path.to_vec())));
         } else if node.touched {
-            kinds.insert(path.to_vec(), ChangeKind::Changed);
+            found.kinds.insert(path.to_vec(), ChangeKind::Changed);
+        }
+        if node.touched && !node.fresh {
+            found.touched.push(path.to_vec());
         }
     }
     for (name, child) in &node.children {
-        collect(child, &joined(path, name), kinds, moved);
+        collect(child, &joined(path, name), found);
     }
 }

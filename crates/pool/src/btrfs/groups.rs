@@ -52,27 +52,42 @@ pub(super) enum Mode {
     Simple,
 }
 
+const INCONSISTENT: u64 = 1 << 2;
+
 /// The state of the quotas of the file system of `any`.
 pub(super) fn mode(any: impl AsFd) -> Result<Mode> {
     const ON: u64 = 1;
     const SIMPLE: u64 = 1 << 3;
-    let mut mode = Mode::Off;
+    Ok(match status(any)? {
+        flags if flags & ON == 0 => Mode::Off,
+        flags if flags & SIMPLE != 0 => Mode::Simple,
+        _ => Mode::Full,
+    })
+}
+
+/// The flags of the quota tree; 0 without one.
+fn status(any: impl AsFd) -> Result<u64> {
+    let mut flags = 0;
     let range = Range::object(QUOTA_TREE, 0, QGROUP_STATUS);
     let found = search::search(any, range, |item| {
-        let flags = item.u64(16);
-        if flags & ON != 0 {
-            mode = if flags & SIMPLE != 0 {
-                Mode::Simple
-            } else {
-                Mode::Full
-            };
-        }
+        flags = item.u64(16);
         ControlFlow::Break(())
     });
     match found {
         // There is no quota tree before quotas are switched on for the first time.
-        Ok(()) | Err(Errno::NOENT) => Ok(mode),
+        Ok(()) | Err(Errno::NOENT) => Ok(flags),
         Err(error) => Err(Error::wrap("read the quota state", error)),
+    }
+}
+
+/// Full quotas that a copy has put into disorder are counted anew.
+pub(super) fn count_anew(any: impl AsFd) -> Result<()> {
+    if status(&any)? & INCONSISTENT == 0 {
+        return Ok(());
+    }
+    match ioctl::quota_rescan(any) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
+        Err(error) => Err(Error::wrap("count the quota groups anew", error)),
     }
 }
 

@@ -126,6 +126,16 @@ struct SubvolInfoArgs {
     reserved: [u64; 8],
 }
 
+/// `struct btrfs_ioctl_ino_path_args`.
+#[repr(C)]
+struct InoPathArgs {
+    inode: u64,
+    size: u64,
+    reserved: [u64; 4],
+    /// Pointer to the buffer for the answer.
+    buffer: u64,
+}
+
 /// `struct btrfs_ioctl_fs_info_args`.
 #[repr(C)]
 struct FsInfoArgs {
@@ -193,6 +203,7 @@ const SPACE_INFO: Opcode = opcode::read_write::<[u64; 2]>(MAGIC, 20);
 const SNAP_CREATE_V2: Opcode = opcode::write::<VolArgsV2>(MAGIC, 23);
 const SUBVOL_CREATE_V2: Opcode = opcode::write::<VolArgsV2>(MAGIC, 24);
 const SUBVOL_SETFLAGS: Opcode = opcode::write::<u64>(MAGIC, 26);
+const INO_PATHS: Opcode = opcode::read_write::<InoPathArgs>(MAGIC, 35);
 const DEV_INFO: Opcode = opcode::read_write::<DevInfoArgs>(MAGIC, 30);
 const FS_INFO: Opcode = opcode::read::<FsInfoArgs>(MAGIC, 31);
 const SEND: Opcode = opcode::write::<SendArgs>(MAGIC, 38);
@@ -200,6 +211,7 @@ const QUOTA_CTL: Opcode = opcode::read_write::<QuotaCtlArgs>(MAGIC, 40);
 const QGROUP_ASSIGN: Opcode = opcode::write::<QgroupAssignArgs>(MAGIC, 41);
 const QGROUP_CREATE: Opcode = opcode::write::<QgroupCreateArgs>(MAGIC, 42);
 const QGROUP_LIMIT: Opcode = opcode::read::<QgroupLimitArgs>(MAGIC, 43);
+const QUOTA_RESCAN: Opcode = opcode::write::<[u64; 8]>(MAGIC, 44);
 const QUOTA_RESCAN_WAIT: Opcode = opcode::none(MAGIC, 46);
 const GET_DEV_STATS: Opcode = opcode::read_write::<DevStatsArgs>(MAGIC, 52);
 const GET_SUBVOL_INFO: Opcode = opcode::read::<SubvolInfoArgs>(MAGIC, 60);
@@ -375,6 +387,13 @@ pub(super) fn commit(any: impl AsFd) -> Io<()> {
 pub(super) fn quota_enable(any: impl AsFd, command: u64) -> Io<()> {
     let mut args = QuotaCtlArgs { command, status: 0 };
     call!(QUOTA_CTL, QuotaCtlArgs, any, args)
+}
+
+/// Lets full quotas be counted anew, in the background.
+pub(super) fn quota_rescan(any: impl AsFd) -> Io<()> {
+    // Flags, progress and reserved: all zero.
+    let mut args = [0u64; 8];
+    call!(QUOTA_RESCAN, [u64; 8], any, args)
 }
 
 /// Waits for the scan that full quotas begin with.
@@ -558,4 +577,30 @@ pub(super) fn send(subvolume: impl AsFd, parent: u64, out: &OwnedFd) -> Io<()> {
         reserved: [0; 28],
     };
     call!(SEND, SendArgs, subvolume, args)
+}
+
+/// All paths of an inode in the subvolume of `subvolume`, relative to its root; not those that
+/// do not fit into 64 KiB.
+pub(super) fn inode_paths(subvolume: impl AsFd, inode: u64) -> Io<Vec<Vec<u8>>> {
+    const SIZE: usize = 64 << 10;
+    // `struct btrfs_data_container`: four counters of 32 bits, then the offsets of the paths,
+    // counted from there.
+    const HEAD: usize = 16;
+    let mut buffer = vec![0u64; SIZE / 8];
+    let mut args = InoPathArgs {
+        inode,
+        size: SIZE as u64,
+        reserved: [0; 4],
+        buffer: buffer.as_mut_ptr() as u64,
+    };
+    call!(INO_PATHS, InoPathArgs, subvolume, args)?;
+    let bytes: Vec<u8> = buffer.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let count = u32::from_ne_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]) as usize;
+    let paths = buffer[HEAD / 8..].iter().take(count).filter_map(|offset| {
+        let start = HEAD.checked_add(usize::try_from(*offset).ok()?)?;
+        let rest = bytes.get(start..)?;
+        let length = rest.iter().position(|byte| *byte == 0)?;
+        Some(rest[..length].to_vec())
+    });
+    Ok(paths.collect())
 }

@@ -44,6 +44,9 @@ struct Page {
     survey: Survey,
     /// The generation of the live subvolume that was looked at.
     generation: u64,
+    /// Whether it had clones, and how many snapshots there were.
+    lends: bool,
+    snapshots: usize,
     finished: Instant,
     took: Duration,
 }
@@ -192,17 +195,29 @@ impl Core {
             .iter()
             .map(|snapshot| dataset::open(&found.directory.join(dataset::snapshot_name(snapshot))))
             .collect::<Result<Vec<_>>>()?;
+        let lends = lends(&self.volumes, found.note.group)?;
+        let page = locked(&self.ledger.pages).get(id).copied();
+        if let Some(page) = page
+            && (page.generation, page.lends, page.snapshots) == (generation, lends, snapshots.len())
+            && found.note.copied.is_none()
+            && !lends
+        {
+            // Nothing was written since.
+            return Ok(page.survey);
+        }
         let survey = usage::survey(&Question {
             live: &live,
             snapshots: &snapshots,
             charged: self.charged_now(found.group())?,
             copied: found.note.copied.as_ref().map(|copied| copied.since),
-            lends: lends(&self.volumes, found.note.group)?,
+            lends,
             cancel: &self.ledger.stop,
         })?;
         let page = Page {
             survey,
             generation,
+            lends,
+            snapshots: snapshots.len(),
             finished: Instant::now(),
             took: began.elapsed(),
         };

@@ -32,18 +32,19 @@ struct Extent {
 
 /// What a subvolume, or several together, refer to. Each extent once.
 #[derive(Debug, Default)]
-pub(super) struct Extents(Vec<Extent>);
+struct Extents(Vec<Extent>);
 
 impl Extents {
-    /// All extents of the subvolume that `subvolume` is the root of.
-    pub(super) fn of(subvolume: &File, cancel: &AtomicBool) -> Result<Self> {
+    /// The extents of the subvolume that `subvolume` is the root of; only those in parts of its
+    /// tree that transaction `since` or a later one wrote.
+    fn of(subvolume: &File, since: u64, cancel: &AtomicBool) -> Result<Self> {
         const FIRST_FILE: u64 = 256;
         let mut found = Vec::new();
         let range = Range {
             tree: 0,
             from: (FIRST_FILE, 0, 0),
             to: (u64::MAX, u32::MAX, u64::MAX),
-            since: 0,
+            since,
         };
         let mut cancelled = false;
         search::search(subvolume, range, |item| {
@@ -65,24 +66,24 @@ impl Extents {
     }
 
     /// Together with those of another subvolume.
-    pub(super) fn join(&mut self, other: &Self) {
+    fn join(&mut self, other: &Self) {
         let mut all = std::mem::take(&mut self.0);
         all.extend_from_slice(&other.0);
         self.0 = unique(all);
     }
 
     /// The bytes that the extents take on the disk.
-    pub(super) fn whole(&self) -> u64 {
+    fn whole(&self) -> u64 {
         self.0.iter().map(|extent| extent.bytes).sum()
     }
 
     /// The bytes of them that are referred to.
-    pub(super) fn used(&self) -> u64 {
+    fn used(&self) -> u64 {
         self.0.iter().map(|extent| extent.used).sum()
     }
 
     /// The bytes of those that `since` or an earlier transaction wrote.
-    pub(super) fn until(&self, since: u64) -> u64 {
+    fn until(&self, since: u64) -> u64 {
         self.0
             .iter()
             .filter(|extent| extent.written <= since)
@@ -172,6 +173,36 @@ pub(super) struct Question<'a> {
     pub(super) cancel: &'a AtomicBool,
 }
 
+fn lineage(subvolume: &File) -> Result<ioctl::Subvolume> {
+    ioctl::subvolume_info(subvolume).during(|| "look at a subvolume")
+}
+
+/// From which transaction on the tree of `this` can differ from all of those that were walked
+/// already. What both of two subvolumes had when one was copied from the other, or both from a
+/// third, and has not been written since, is the same in both.
+fn not_walked(this: &ioctl::Subvolume, walked: &[ioctl::Subvolume]) -> u64 {
+    let common = walked.iter().filter_map(|other| {
+        let unchanged_until =
+            |copied: u64, kept: &ioctl::Subvolume| (kept.changed.0 <= copied).then_some(copied);
+        if other.parent == this.uuid {
+            // All that is older than the copy is in the copy, unless the copy was written.
+            unchanged_until(other.created.0, other)
+        } else if this.parent == other.uuid {
+            unchanged_until(this.created.0, other)
+        } else if this.parent != NOBODY
+            && this.parent == other.parent
+            && other.created.0 <= this.created.0
+        {
+            unchanged_until(other.created.0, other)
+        } else {
+            None
+        }
+    });
+    common.max().map_or(0, |transaction| transaction + 1)
+}
+
+const NOBODY: [u8; 16] = [0; 16];
+
 /// Walks over a dataset. Only clones and origins need their snapshots looked at.
 pub(super) fn survey(question: &Question<'_>) -> Result<Survey> {
     let tree = |subvolume: &File| -> Result<u64> {
@@ -180,7 +211,7 @@ pub(super) fn survey(question: &Question<'_>) -> Result<Survey> {
             .id;
         tree_bytes(subvolume, id)
     };
-    let mut extents = Extents::of(question.live, question.cancel)?;
+    let mut extents = Extents::of(question.live, 0, question.cancel)?;
     let live_tree = tree(question.live)?;
     let mut survey = Survey {
         live: extents.used() + live_tree,
@@ -191,9 +222,27 @@ pub(super) fn survey(question: &Question<'_>) -> Result<Survey> {
         return Ok(survey);
     }
     let mut trees = live_tree;
+    let mut walked = vec![lineage(question.live)?];
+    let mut left = Vec::new();
     for snapshot in question.snapshots {
-        extents.join(&Extents::of(snapshot, question.cancel)?);
+        left.push((lineage(snapshot)?, snapshot));
+    }
+    // What was copied from others after it or beside it comes after those, see `not_walked`.
+    let last_copy = |of: &ioctl::Subvolume| {
+        let copies = left.iter().filter(|(copy, _)| copy.parent == of.uuid);
+        copies.map(|(copy, _)| copy.created.0).max()
+    };
+    let order: Vec<u64> = left
+        .iter()
+        .map(|(this, _)| last_copy(this).unwrap_or(0).max(this.created.0))
+        .collect();
+    let mut ordered: Vec<_> = order.into_iter().zip(left).collect();
+    ordered.sort_by_key(|(order, _)| *order);
+    for (_, (lineage, snapshot)) in ordered {
+        let since = not_walked(&lineage, &walked);
+        extents.join(&Extents::of(snapshot, since, question.cancel)?);
         trees += tree(snapshot)?;
+        walked.push(lineage);
     }
     let foreign = question.copied.map_or(0, |since| extents.until(since));
     let own = extents.whole() - foreign;
@@ -234,6 +283,40 @@ mod tests {
         let mut both = Extents(unique(vec![extent(4, 10, 10, 7), extent(9, 1, 1, 9)]));
         both.join(&live);
         assert_eq!(both.whole(), 111);
+    }
+
+    fn subvolume(uuid: u8, parent: u8, created: u64, changed: u64) -> ioctl::Subvolume {
+        ioctl::Subvolume {
+            id: 0,
+            generation: 0,
+            uuid: [uuid; 16],
+            parent: [parent; 16],
+            changed: (changed, std::time::Duration::ZERO),
+            created: (created, std::time::Duration::ZERO),
+        }
+    }
+
+    #[test]
+    fn only_what_can_differ_is_walked() {
+        let first = subvolume(1, 9, 10, 8);
+        let second = subvolume(2, 9, 20, 18);
+        assert_eq!(not_walked(&first, &[]), 0);
+        // The second snapshot of the same: what is older than the first is in the first.
+        assert_eq!(not_walked(&second, std::slice::from_ref(&first)), 11);
+        // Not the other way round: what the first has may be gone in the second.
+        assert_eq!(not_walked(&first, std::slice::from_ref(&second)), 0);
+        // The origin of both, as it went on.
+        let origin = subvolume(9, 0, 5, 30);
+        assert_eq!(not_walked(&origin, &[first, second]), 21);
+        assert_eq!(not_walked(&second, std::slice::from_ref(&origin)), 0);
+        // A copy that was written tells nothing of its origin; one that was not, all.
+        let written = subvolume(3, 9, 20, 25);
+        assert_eq!(not_walked(&origin, std::slice::from_ref(&written)), 0);
+        // Two that come from nothing have nothing in common.
+        assert_eq!(
+            not_walked(&subvolume(5, 0, 5, 5), &[subvolume(4, 0, 4, 4)]),
+            0
+        );
     }
 
     #[test]
