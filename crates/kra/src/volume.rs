@@ -102,8 +102,13 @@ pub(crate) async fn run(session: &Session, command: Command) -> Outcome {
 
 /// A failure about volume `name`, with what to do next.
 fn about(name: &str, error: client::Error) -> Failure {
+    let snapshot = error.to_string().contains("snapshot");
     Failure::from(error).hint_if(Code::NotFound, || {
-        format!("kra volume ls lists the volumes, kra volume snapshot ls {name} its snapshots")
+        if snapshot {
+            format!("kra volume snapshot ls {name} lists the snapshots")
+        } else {
+            "kra volume ls lists the volumes".into()
+        }
     })
 }
 

@@ -90,13 +90,13 @@ pub(crate) fn man_pages(dir: &std::path::Path) -> anyhow::Result<()> {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Place {
     /// Directory for all durable data [default: /var/lib/kraud]
-    #[arg(long, value_name = "DIR", env = "KRAUD_DATA_DIR")]
+    #[arg(long, global = true, value_name = "DIR", env = "KRAUD_DATA_DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Socket of the API [default: /run/kraud/kraud.sock]
-    #[arg(long, value_name = "PATH", env = "KRAUD_SOCKET")]
+    #[arg(long, global = true, value_name = "PATH", env = "KRAUD_SOCKET")]
     pub(crate) socket: Option<PathBuf>,
     /// Configuration file [default: /etc/kraud/kraud.toml, if it exists]
-    #[arg(long, value_name = "FILE", env = "KRAUD_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "KRAUD_CONFIG")]
     pub(crate) config: Option<PathBuf>,
 }
 
