@@ -17,7 +17,7 @@ find_kraud() {
             KRAUD_BIN=$candidate
         fi
     done
-    [ -n "${KRAUD_BIN:-}" ] || die "no kraud binary in $target; build it with: cargo build --release -p kraud -p shim"
+    [ -n "${KRAUD_BIN:-}" ] || die "no kraud binary in $target; build it with: cargo build --release -p kraud -p shim -p kra"
     export KRAUD_BIN
 }
 
