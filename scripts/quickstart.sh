@@ -123,7 +123,7 @@ case ${1:-start} in
 esac
 
 need_cargo
-need_packages crun=crun nft=nftables busybox=busybox-static cc=gcc '/usr/include/stdlib.h=libc6-dev'
+need_packages crun=crun nft=nftables mkfs.btrfs=btrfs-progs mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs busybox=busybox-static cc=gcc '/usr/include/stdlib.h=libc6-dev'
 need_docker_cli
 old=$(stat -c %Y "$KRAUD" 2>/dev/null || echo none)
 build

@@ -24,6 +24,8 @@ pub(crate) struct Table {
     index: RwLock<BTreeMap<PoolName, Arc<PoolRecord>>>,
     /// One change of the set of pools at a time.
     changing: tokio::sync::Mutex<()>,
+    /// Held while snapshots are dropped for space.
+    pub(crate) relieving: tokio::sync::Mutex<()>,
 }
 
 impl Table {
@@ -37,6 +39,7 @@ impl Table {
         Ok(Self {
             index: RwLock::new(index),
             changing: tokio::sync::Mutex::default(),
+            relieving: tokio::sync::Mutex::default(),
         })
     }
 

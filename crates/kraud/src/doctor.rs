@@ -46,6 +46,8 @@ pub(crate) fn run(options: &cli::Doctor) -> anyhow::Result<ExitCode> {
             cgroups(),
             seccomp(),
             forwarding(),
+            btrfs(),
+            loop_devices(),
         ],
         tools(&config),
         vec![shim(), disk(&config.data_dir), group(&config.group)],
@@ -254,6 +256,7 @@ fn tools(config: &Config) -> Vec<Finding> {
             show(nft),
             "apt-get install nftables",
         ),
+        volume_tools(),
         finding(
             "init",
             config.init.is_some(),
@@ -276,6 +279,74 @@ fn tools(config: &Config) -> Vec<Finding> {
             "nothing to talk to kraud with on this machine: install the docker CLI",
         ),
     ]
+}
+
+/// The file systems' own programs, which make pools and block volumes.
+fn volume_tools() -> Finding {
+    const TOOLS: [(&str, &str); 6] = [
+        ("mkfs.btrfs", "btrfs-progs"),
+        ("mkfs.ext4", "e2fsprogs"),
+        ("e2fsck", "e2fsprogs"),
+        ("resize2fs", "e2fsprogs"),
+        ("mkfs.xfs", "xfsprogs"),
+        ("xfs_growfs", "xfsprogs"),
+    ];
+    let lacking: Vec<(&str, &str)> = TOOLS
+        .into_iter()
+        .filter(|(tool, _)| find_program(&[tool]).is_none())
+        .collect();
+    let names: Vec<&str> = lacking.iter().map(|(tool, _)| *tool).collect();
+    let packages: std::collections::BTreeSet<&str> =
+        lacking.iter().map(|(_, package)| *package).collect();
+    let packages: Vec<&str> = packages.into_iter().collect();
+    finding(
+        "volume tools",
+        lacking.is_empty(),
+        Verdict::Warning,
+        if lacking.is_empty() {
+            "btrfs, ext4, xfs".to_owned()
+        } else {
+            format!("not found: {}", names.join(", "))
+        },
+        &format!(
+            "pools and block volumes that need them cannot be made: apt-get install {}",
+            packages.join(" ")
+        ),
+    )
+}
+
+/// Pools in files and block volumes lie on loop devices.
+fn loop_devices() -> Finding {
+    let has = Path::new("/dev/loop-control").exists();
+    finding(
+        "loop devices",
+        has,
+        Verdict::Warning,
+        if has {
+            "available"
+        } else {
+            "/dev/loop-control is missing"
+        },
+        "pools in files and block volumes cannot be had: modprobe loop, or a kernel with CONFIG_BLK_DEV_LOOP",
+    )
+}
+
+fn btrfs() -> Finding {
+    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let has = known.lines().any(|line| line.trim() == "btrfs")
+        // A module is loaded at the first mount.
+        || fs::read_dir("/lib/modules").is_ok_and(|mut dirs| dirs.next().is_some());
+    finding(
+        "btrfs",
+        has,
+        Verdict::Warning,
+        if has {
+            "available"
+        } else {
+            "not in this kernel"
+        },
+        "the default pool cannot be made: use a kernel with btrfs, or kraud pool create with --engine zfs",
+    )
 }
 
 fn shim() -> Finding {

@@ -80,12 +80,15 @@ fn mount(volume: &Volume, device: &Path, target: &Path, read_only: bool) -> Resu
     let name = &volume.name;
     let held = probe(device)?;
     match (volume.fs, held) {
-        (FileSystem::Ext4, Holds::Ext4 { clean }) => {
-            if !clean && !read_only {
+        (FileSystem::Ext4, Holds::Ext4 { clean, bytes }) if !read_only => {
+            if !clean {
                 check_ext4(volume, device)?;
             }
+            if is_short(bytes, device)? {
+                grow_at_rest(volume, device)?;
+            }
         }
-        (FileSystem::Xfs, Holds::Xfs) => {}
+        (FileSystem::Ext4, Holds::Ext4 { .. }) | (FileSystem::Xfs, Holds::Xfs { .. }) => {}
         (wanted, held) => {
             return Err(Error::system(format!(
                 "volume {name} should hold {wanted} but {}: nothing was changed; roll it back to a snapshot, or read it with fs=raw",
@@ -110,14 +113,70 @@ fn mount(volume: &Volume, device: &Path, target: &Path, read_only: bool) -> Resu
             volume.fs,
             device.display()
         ))
-    })
+    })?;
+    if let Holds::Xfs { bytes } = held
+        && !read_only
+        && is_short(bytes, device)?
+    {
+        grow(volume, device, target)?;
+    }
+    Ok(())
+}
+
+/// Whether a file system is smaller than its device by more than it leaves unused anyway.
+fn is_short(bytes: u64, device: &Path) -> Result<bool> {
+    const UNUSED: u64 = 16 << 20;
+    let room = size_of(device)?.saturating_sub(bytes);
+    Ok(room > UNUSED.min(bytes / 16))
+}
+
+/// Grows an ext4 that is not mounted to all of its device.
+fn grow_at_rest(volume: &Volume, device: &Path) -> Result<()> {
+    let path = device.to_string_lossy();
+    // resize2fs demands a full check before it works on a file system at rest.
+    let ended = commands::run("e2fsck", "e2fsprogs", &["-f", "-p", &path])?;
+    if ended.code > 2 {
+        return Err(Error::system(format!(
+            "growing volume {}: e2fsck ended with code {}: {}",
+            volume.name, ended.code, ended.output
+        )));
+    }
+    commands::must(
+        format_args!("growing the file system of volume {}", volume.name),
+        "resize2fs",
+        "e2fsprogs",
+        &[&path],
+    )
+}
+
+/// Whether a mounted file system can be grown by this process.
+pub(crate) fn can_grow_mounted(volume: &Volume) -> Result<()> {
+    /// ext4 demands it for a resize (fs/ext4/resize.c); xfs does not.
+    const CAP_SYS_RESOURCE: u32 = 24;
+    if volume.fs != FileSystem::Ext4 {
+        return Ok(());
+    }
+    let status =
+        fs::read_to_string("/proc/self/status").during(|| "reading the own capabilities")?;
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
+        .unwrap_or(0);
+    if effective >> CAP_SYS_RESOURCE & 1 == 1 {
+        return Ok(());
+    }
+    Err(Error::conflict(format!(
+        "volume {} is mounted, and the kernel grows a mounted ext4 only for processes with CAP_SYS_RESOURCE, which kraud does not have here: stop the containers that use it and resize again (or use fs=xfs)",
+        volume.name
+    )))
 }
 
 fn describe(held: Holds) -> &'static str {
     match held {
         Holds::Nothing => "is blank",
         Holds::Ext4 { .. } => "holds ext4",
-        Holds::Xfs => "holds xfs",
+        Holds::Xfs { .. } => "holds xfs",
         Holds::Other => "holds something else",
     }
 }
@@ -146,7 +205,7 @@ pub(crate) fn format_if_blank(volume: &Volume, image: &Path) -> Result<()> {
     match (volume.fs, probe(image)?) {
         (FileSystem::Raw, _)
         | (FileSystem::Ext4, Holds::Ext4 { .. })
-        | (FileSystem::Xfs, Holds::Xfs) => return Ok(()),
+        | (FileSystem::Xfs, Holds::Xfs { .. }) => return Ok(()),
         (_, Holds::Nothing) => {}
         (_, held) => {
             return Err(Error::conflict(format!(

@@ -249,16 +249,11 @@ impl Volumes {
         let Content::Image { bytes } = volume.content else {
             return Ok(Place::Directory(path));
         };
-        let is_short = snapshot.is_none() && block::size_of(&path)? < bytes;
-        if is_short {
+        if snapshot.is_none() && block::size_of(&path)? < bytes {
             // A resize was recorded, and a crash cut it off.
             pool.resize(&volume.id, bytes)?;
         }
-        let place = block::attach(volume, &path, &target, snapshot.is_some())?;
-        if is_short && let Place::Directory(mount) = &place {
-            block::grow(volume, &path, mount)?;
-        }
-        Ok(place)
+        block::attach(volume, &path, &target, snapshot.is_some())
     }
 
     fn mount_point(&self, id: &VolumeId, snapshot: Option<&SnapshotId>) -> PathBuf {
@@ -441,7 +436,7 @@ impl Volumes {
     /// Idempotent.
     pub fn rollback(&self, volume: &Volume, snapshot: &SnapshotId) -> Result<()> {
         let lock = self.lock_of(&volume.id);
-        let _busy = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let key = Key {
             volume: volume.id.clone(),
             snapshot: None,
@@ -455,10 +450,8 @@ impl Volumes {
         if let Content::Image { bytes } = volume.content {
             // The volume may have grown since the snapshot.
             pool.resize(&volume.id, bytes)?;
-            if volume.fs != FileSystem::Raw {
-                drop(_busy);
-                self.fill_device(volume)?;
-            }
+            drop(busy);
+            self.fill_device(volume)?;
         }
         Ok(())
     }
@@ -468,29 +461,42 @@ impl Volumes {
         let Content::Image { bytes } = volume.content else {
             return Ok(());
         };
-        self.pool(&volume.pool)?.resize(&volume.id, bytes)?;
         let key = Key {
             volume: volume.id.clone(),
             snapshot: None,
         };
-        let raw = self
+        let lock = self.lock_of(&volume.id);
+        let busy = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = self
             .table()
             .get(&key)
             .map(|attached| attached.place.clone());
-        if volume.is_raw() {
-            return match raw {
-                Some(Place::Device(device)) => block::refresh_size(&device),
-                _ => Ok(()),
-            };
+        let pool = self.pool(&volume.pool)?;
+        match place {
+            // Whoever mounts it next finds it too small for its device, and grows it.
+            None => {
+                pool.resize(&volume.id, bytes)?;
+                drop(busy);
+                self.fill_device(volume)
+            }
+            Some(Place::Device(device)) => {
+                pool.resize(&volume.id, bytes)?;
+                block::refresh_size(&device)
+            }
+            Some(Place::Directory(mount)) => {
+                block::can_grow_mounted(volume)?;
+                pool.resize(&volume.id, bytes)?;
+                block::grow(volume, &pool.path(&volume.id)?, &mount)
+            }
         }
-        self.fill_device(volume)
     }
 
-    /// Grows a file system to all of its device.
+    /// Has a file system that nobody uses fill its device, which attaching it does.
     fn fill_device(&self, volume: &Volume) -> Result<()> {
-        let user = self.use_for(volume, None, "resize")?;
-        let image = self.pool(&volume.pool)?.path(&volume.id)?;
-        block::grow(volume, &image, user.path())
+        if volume.is_raw() {
+            return Ok(());
+        }
+        self.use_for(volume, None, "resize").map(drop)
     }
 
     /// Limits a volume, and asks for a report when it holds more than `report_above` bytes.

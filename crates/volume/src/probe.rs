@@ -9,11 +9,14 @@ use types::{Result, error::ResultExt as _};
 pub(crate) enum Holds {
     /// Only zeros where file systems have their superblocks.
     Nothing,
-    /// `clean`: it was unmounted or frozen, and knows of no errors.
+    /// `clean`: it was unmounted or frozen, and knows of no errors. Sizes are in bytes.
     Ext4 {
         clean: bool,
+        bytes: u64,
     },
-    Xfs,
+    Xfs {
+        bytes: u64,
+    },
     Other,
 }
 
@@ -43,7 +46,15 @@ fn judge(bytes: &[u8]) -> Holds {
     let word = |at: usize| u16::from_le_bytes([bytes[SUPER + at], bytes[SUPER + at + 1]]);
     let long = |at: usize| u32::from(word(at)) | u32::from(word(at + 2)) << 16;
     if bytes.starts_with(b"XFSB") {
-        return Holds::Xfs;
+        let block = bytes[4..8]
+            .iter()
+            .fold(0u64, |all, one| all << 8 | u64::from(*one));
+        let blocks = bytes[8..16]
+            .iter()
+            .fold(0u64, |all, one| all << 8 | u64::from(*one));
+        return Holds::Xfs {
+            bytes: block.saturating_mul(blocks),
+        };
     }
     if word(0x38) == 0xEF53 {
         const VALID: u16 = 1;
@@ -51,7 +62,17 @@ fn judge(bytes: &[u8]) -> Holds {
         const NEEDS_RECOVERY: u32 = 4;
         let state = word(0x3A);
         let clean = state & VALID != 0 && state & ERRORS == 0 && long(0x60) & NEEDS_RECOVERY == 0;
-        return Holds::Ext4 { clean };
+        const SIXTY_FOUR_BITS: u32 = 0x80;
+        let high = if long(0x60) & SIXTY_FOUR_BITS != 0 {
+            u64::from(long(0x150)) << 32
+        } else {
+            0
+        };
+        let blocks = u64::from(long(4)) | high;
+        return Holds::Ext4 {
+            clean,
+            bytes: blocks.saturating_mul(1024u64.checked_shl(long(0x18)).unwrap_or(0)),
+        };
     }
     if bytes.iter().all(|byte| *byte == 0) {
         Holds::Nothing
@@ -71,10 +92,14 @@ mod tests {
         bytes[LOOKED_AT - 1] = 1;
         assert_eq!(judge(&bytes), Holds::Other);
         bytes[1024 + 0x38..1024 + 0x3C].copy_from_slice(&[0x53, 0xEF, 1, 0]);
-        assert_eq!(judge(&bytes), Holds::Ext4 { clean: true });
+        bytes[1024 + 4] = 100;
+        bytes[1024 + 0x18] = 2;
+        let (clean, size) = (true, 100 * 4096);
+        assert_eq!(judge(&bytes), Holds::Ext4 { clean, bytes: size });
         bytes[1024 + 0x60] = 4;
-        assert_eq!(judge(&bytes), Holds::Ext4 { clean: false });
-        bytes[..4].copy_from_slice(b"XFSB");
-        assert_eq!(judge(&bytes), Holds::Xfs);
+        let clean = false;
+        assert_eq!(judge(&bytes), Holds::Ext4 { clean, bytes: size });
+        bytes[..16].copy_from_slice(b"XFSB\0\0\x10\0\0\0\0\0\0\0\0\x02");
+        assert_eq!(judge(&bytes), Holds::Xfs { bytes: 8192 });
     }
 }

@@ -385,10 +385,12 @@ impl LocalAgent {
         );
         let (volumes, owner) = (self.volumes.clone(), id.to_string());
         let unmount = blocking(move || {
+            // One that fails does not keep the others from being given back.
+            let detached = volumes.detach_all(&owner);
             layers.unmount_rootfs(&merged)?;
             super::mounts::unmount_shm(&shm)?;
             files::remove(&file)?;
-            volumes.detach_all(&owner)
+            detached
         });
         let (unmounted, disconnected) = tokio::join!(unmount, self.networks.delete_sandbox(id));
         self.lives().remove(id);

@@ -356,8 +356,10 @@ impl Engine {
                 };
                 if let (Some(snapshot), Some(name)) = (&mount.snapshot, &request.name) {
                     // A snapshot of a volume that is not there is not made.
-                    self.volume_named(scope, name)?
-                        .snapshot(snapshot.as_str())?;
+                    // Not "not found": at a create that would mean the image.
+                    self.volume_named(scope, name)
+                        .and_then(|volume| volume.snapshot(snapshot.as_str()))
+                        .map_err(|error| Error::invalid(error.message))?;
                 }
                 let (volume, lease) = self.volume_ensure(scope, request).await?;
                 let record = volume.record();

@@ -120,13 +120,22 @@ impl Engine {
             .zip(&records)
             .map(|(volume, snapshot)| (volume.record().plan(), snapshot.id.clone()))
             .collect();
-        let hold: Vec<_> = if volumes.len() > 1 {
-            let users = self.running_users(volumes);
-            users.iter().map(|user| user.id.clone()).collect()
+        let users = if volumes.len() > 1 {
+            self.running_users(volumes)
         } else {
             Vec::new()
         };
+        // Nobody pauses, starts or ends them meanwhile; those that are paused stand still anyway.
+        let mut held = Vec::new();
+        for user in &users {
+            held.push(user.op.lock().await);
+        }
+        let running = users
+            .iter()
+            .filter(|user| user.status() == types::state::Status::Running);
+        let hold: Vec<_> = running.map(|user| user.id.clone()).collect();
         let taken = self.agent.snapshots_take(&plans, &hold).await;
+        drop(held);
         if let Err(error) = taken {
             for (volume, record) in volumes.iter().zip(&records) {
                 if let Err(error) = self.remove_snapshot_now(volume, record).await {
@@ -145,7 +154,7 @@ impl Engine {
         self.commit_snapshots(&records).await?;
         for (volume, record) in volumes.iter().zip(&records) {
             volume.put_snapshot(record.clone());
-            if let SnapshotOrigin::Automatic(_) = origin {
+            if origin != SnapshotOrigin::User {
                 self.apply_limit(volume).await?;
             }
             self.snapshot_event(volume, "snapshot", record);
@@ -243,7 +252,7 @@ impl Engine {
             return Err(error);
         }
         self.snapshot_event(volume, "snapshot-remove", snapshot);
-        if let SnapshotOrigin::Automatic(_) = snapshot.origin {
+        if snapshot.origin != SnapshotOrigin::User {
             self.apply_limit(volume).await?;
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::StreamExt as _;
 use types::{
     Result, Time,
     volume::schedule::{self, Automatic},
@@ -16,6 +17,8 @@ use crate::{
 /// How often schedules are looked at. Times are compared with the clock on the wall each time,
 /// so that a clock that jumps is noticed soon.
 const PERIOD: Duration = Duration::from_secs(20);
+/// Volumes that are looked at at once.
+const AT_ONCE: usize = 8;
 
 impl Engine {
     /// Follows the schedules of all volumes until kraud ends.
@@ -27,15 +30,24 @@ impl Engine {
             if self.is_stopping() {
                 return;
             }
-            for volume in self.volumes.all() {
-                let record = volume.record();
-                if record.phase != VolumePhase::Ready {
-                    continue;
-                }
-                if let Err(error) = self.follow_schedule(&volume, Time::now()).await {
-                    tracing::warn!(volume = %record.name, %error, "the volume's automatic snapshots; the next try is in {} s", PERIOD.as_secs());
-                }
-            }
+            let volumes = futures_util::stream::iter(self.volumes.all());
+            // A command in a container that takes its time holds up few others.
+            volumes
+                .for_each_concurrent(AT_ONCE, |volume| {
+                    let engine = self.clone();
+                    async move { engine.look_at_schedule(&volume).await }
+                })
+                .await;
+        }
+    }
+
+    async fn look_at_schedule(&self, volume: &Arc<Volume>) {
+        let record = volume.record();
+        if record.phase != VolumePhase::Ready {
+            return;
+        }
+        if let Err(error) = self.follow_schedule(volume, Time::now()).await {
+            tracing::warn!(volume = %record.name, %error, "the volume's automatic snapshots; the next try is in {} s", PERIOD.as_secs());
         }
     }
 

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use agent::{PathStat, Reader, volumes::PoolStatus};
+use futures_util::StreamExt as _;
 use types::{
     Error, Result, SnapshotId, Time,
     native::{self, FileEntry, FileKind},
@@ -98,11 +99,11 @@ impl Engine {
 
     /// All volumes with all there is to know of them, by name.
     pub async fn volume_list_details(&self, scope: &Scope) -> Result<Vec<native::Volume>> {
-        let mut list = Vec::new();
-        for volume in self.volumes.of(&scope.namespace) {
-            list.push(self.details(&volume).await);
-        }
-        Ok(list)
+        /// Measuring waits for disks: some at once.
+        const AT_ONCE: usize = 8;
+        let volumes = futures_util::stream::iter(self.volumes.of(&scope.namespace));
+        let details = volumes.map(|volume| async move { self.details(&volume).await });
+        Ok(details.buffered(AT_ONCE).collect().await)
     }
 
     async fn details(&self, volume: &Arc<Volume>) -> native::Volume {

@@ -51,7 +51,9 @@ impl Engine {
         }
         self.recover_snapshots(volume).await?;
         let restart = self.finish_rollback(volume).await?;
-        self.apply_limit(volume).await?;
+        if volume.record().size.is_some() {
+            self.apply_limit(volume).await?;
+        }
         Ok(restart)
     }
 

@@ -7,10 +7,7 @@ use types::{
 };
 
 use super::Volume;
-use crate::{
-    Engine, Scope,
-    record::{SnapshotOrigin, VolumePhase},
-};
+use crate::{Engine, Scope, record::VolumePhase};
 
 /// Automatic snapshots that one report of pressure may cost at most; the next report follows.
 const DROPPED_AT_ONCE: usize = 8;
@@ -22,7 +19,7 @@ impl Engine {
         if record.content != Content::Files {
             return Ok(());
         }
-        let droppable = volume.oldest_automatic().is_some();
+        let droppable = volume.next_to_drop().is_some();
         let hard = record.size.map(|size| quota::hard_limit(size, droppable));
         let report_above = record.size.filter(|_| droppable);
         self.agent
@@ -67,9 +64,13 @@ impl Engine {
         };
         // Recorded first: a start after a crash makes the image as large as is recorded.
         record.content = Content::Image { bytes };
-        let plan = record.plan();
+        let (plan, before) = (record.plan(), (*volume.record()).clone());
         self.commit_volume(&volume, record).await?;
-        self.agent.volume_resize(&plan).await
+        if let Err(error) = self.agent.volume_resize(&plan).await {
+            self.commit_volume(&volume, before).await?;
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// A node reports that something is fuller than it should be.
@@ -85,13 +86,18 @@ impl Engine {
         let Some(volume) = self.volumes.get(id) else {
             return;
         };
+        // One at a time: a second report, while the space of what went is not free yet, must not
+        // cost another snapshot.
+        let Ok(_relieving) = volume.relieving.try_lock() else {
+            return;
+        };
         let record = volume.record();
         let Some(size) = record.size else { return };
         for _ in 0..DROPPED_AT_ONCE {
-            let Some(oldest) = volume.oldest_automatic() else {
+            let Some(oldest) = volume.next_to_drop() else {
                 break;
             };
-            tracing::warn!(volume = %record.name, snapshot = %oldest.name, "the volume is over its size: an automatic snapshot goes");
+            tracing::warn!(volume = %record.name, snapshot = %oldest.name, "the volume is over its size: a snapshot that kraud made goes");
             if let Err(error) = self.drop_snapshot(&volume, &oldest).await {
                 tracing::warn!(volume = %record.name, snapshot = %oldest.name, %error, "dropping an automatic snapshot of a full volume");
                 return;
@@ -109,7 +115,7 @@ impl Engine {
                 }
             }
         }
-        if volume.oldest_automatic().is_none() {
+        if volume.next_to_drop().is_none() {
             let kept: Vec<String> = volume
                 .snapshots()
                 .iter()
@@ -123,6 +129,9 @@ impl Engine {
 
     /// Drops the oldest automatic snapshots of a pool, whichever volume they are of.
     async fn relieve_pool(&self, pool: &PoolName, free: u64) {
+        let Ok(_relieving) = self.pools.relieving.try_lock() else {
+            return;
+        };
         let on_pool = |volume: &std::sync::Arc<Volume>| {
             let record = volume.record();
             record.pool == *pool && record.phase == VolumePhase::Ready
@@ -132,7 +141,7 @@ impl Engine {
             std::sync::Arc<crate::record::SnapshotRecord>,
         )> = None;
         for volume in self.volumes.all().into_iter().filter(on_pool) {
-            let Some(snapshot) = volume.oldest_automatic() else {
+            let Some(snapshot) = volume.next_to_drop() else {
                 continue;
             };
             let is_older = oldest
@@ -146,10 +155,12 @@ impl Engine {
             tracing::warn!(pool = %pool, free, "a pool is nearly full and no automatic snapshot is left to drop: remove volumes or snapshots, or grow it (kraud pool grow)");
             return;
         };
-        debug_assert!(matches!(snapshot.origin, SnapshotOrigin::Automatic(_)));
         tracing::warn!(pool = %pool, free, volume = %volume.record().name, snapshot = %snapshot.name, "a pool is nearly full: its oldest automatic snapshot goes");
         if let Err(error) = self.drop_snapshot(&volume, &snapshot).await {
             tracing::warn!(pool = %pool, %error, "dropping an automatic snapshot on a full pool");
+        }
+        if let Err(error) = self.agent.pool_reclaim(pool).await {
+            tracing::debug!(pool = %pool, %error, "waiting for space");
         }
     }
 }

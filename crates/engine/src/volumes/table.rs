@@ -25,6 +25,8 @@ pub(crate) struct Volume {
     pub(crate) op: tokio::sync::Mutex<()>,
     /// What is wrong with it, for people; empty when nothing is.
     pub(crate) trouble: Mutex<String>,
+    /// Held while snapshots are dropped for space.
+    pub(crate) relieving: tokio::sync::Mutex<()>,
 }
 
 impl Volume {
@@ -35,6 +37,7 @@ impl Volume {
             snapshots: RwLock::default(),
             op: tokio::sync::Mutex::default(),
             trouble: Mutex::default(),
+            relieving: tokio::sync::Mutex::default(),
         }
     }
 
@@ -107,12 +110,19 @@ impl Volume {
         }
         automatic
     }
-    /// The automatic snapshot to go first when space is needed.
-    pub(crate) fn oldest_automatic(&self) -> Option<Arc<SnapshotRecord>> {
+    /// The snapshot to go first when space is needed: the oldest automatic one, then the oldest
+    /// that a rollback left. Those that users made never go.
+    pub(crate) fn next_to_drop(&self) -> Option<Arc<SnapshotRecord>> {
         let now = Time::now();
-        self.automatic()
+        let order = |snapshot: &Arc<SnapshotRecord>| match snapshot.origin {
+            SnapshotOrigin::User => None,
+            SnapshotOrigin::Automatic(_) => Some((0, age_order(snapshot.created, now))),
+            SnapshotOrigin::Safety => Some((1, age_order(snapshot.created, now))),
+        };
+        self.snapshots()
             .into_iter()
-            .min_by_key(|(automatic, _)| age_order(automatic.time, now))
+            .filter_map(|snapshot| Some((order(&snapshot)?, snapshot)))
+            .min_by_key(|(order, _)| *order)
             .map(|(_, snapshot)| snapshot)
     }
 }
