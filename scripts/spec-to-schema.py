@@ -4,8 +4,9 @@
 usage: scripts/spec-to-schema.py path/to/docker-engine-v1.50.yaml
 
 Writes crates/api/tests/spec-routes.txt (method and path of every call) and
-crates/api/tests/schema/definitions.json (the definitions, without prose, and under
-"responses" the schema of each call's successful answer). Needs PyYAML.
+crates/api/tests/schema/definitions.json (the definitions, without prose; under "responses"
+the schema of each call's successful answer; under "statuses" the schema, or null, of every
+status that the call may answer with). Needs PyYAML.
 """
 
 import json
@@ -34,17 +35,19 @@ def trim(node, is_properties=False):
 def main(path):
     with open(path, encoding="utf-8") as file:
         spec = yaml.safe_load(file)
-    routes, responses = [], {}
+    routes, responses, statuses = [], {}, {}
     for url, calls in spec["paths"].items():
         for method, call in calls.items():
             name = f"{method.upper()} {url}"
             routes.append(name)
+            statuses[name] = {}
             for code, response in call.get("responses", {}).items():
+                statuses[name][str(code)] = trim(response.get("schema"))
                 if str(code).startswith("2") and "schema" in response and name not in responses:
                     responses[name] = trim(response["schema"])
     (TESTS / "schema").mkdir(parents=True, exist_ok=True)
     (TESTS / "spec-routes.txt").write_text("\n".join(routes) + "\n", encoding="utf-8")
-    document = {"definitions": trim(spec["definitions"], True), "responses": responses}
+    document = {"definitions": trim(spec["definitions"], True), "responses": responses, "statuses": statuses}
     text = json.dumps(document, indent=1, sort_keys=True, default=str)
     (TESTS / "schema/definitions.json").write_text(text + "\n", encoding="utf-8")
     print(f"{len(routes)} calls, {len(spec['definitions'])} definitions")

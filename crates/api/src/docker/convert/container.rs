@@ -81,7 +81,7 @@ fn graph_driver(view: &ContainerView) -> GraphDriver {
         data.insert(name.into(), value);
     }
     GraphDriver {
-        data: Some(data),
+        data,
         name: "overlay2".into(),
     }
 }

@@ -61,7 +61,8 @@ pub(crate) fn inspect(view: &ImageView, version: ApiVersion) -> ImageInspect {
         size: image.size(),
         virtual_size: (version < NO_VIRTUAL_SIZE).then(|| image.size()),
         graph_driver: GraphDriver {
-            data: None,
+            // The schema wants an object; its layers are nobody's business.
+            data: BTreeMap::new(),
             name: "overlay2".into(),
         },
         root_fs: RootFs {

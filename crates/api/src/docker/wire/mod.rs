@@ -27,7 +27,7 @@ pub struct IdResponse {
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct GraphDriver {
-    pub data: Option<std::collections::BTreeMap<String, String>>,
+    pub data: std::collections::BTreeMap<String, String>,
     pub name: String,
 }
 
