@@ -23,6 +23,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A run this long makes the next pause the first again.
 const STEADY: Duration = Duration::from_secs(10);
 
+/// A start was answered, and what was seen of it had not come to the disk before the power went. (A start that failed
+/// is on record, too, but with its error.)
+fn was_starting(container: &Container) -> bool {
+    let state = &container.observed.borrow().state;
+    state.status == Status::Created
+        && state.error.is_empty()
+        && container.record().desired == Desired::Running
+}
+
 /// Whether the policy wants another run after an exit that nobody asked for.
 fn wants_restart(policy: &RestartPolicy, desired: Desired, exit_code: i32, restarts: u32) -> bool {
     if desired != Desired::Running {
@@ -121,7 +130,7 @@ impl Engine {
                 self.record_exit(container, &exit, Status::Exited);
             }
             // Nobody saw it end: the machine went down under it.
-            Observed::Gone if container.is_running() => {
+            Observed::Gone if container.is_running() || was_starting(container) => {
                 let exit = Exit {
                     code: 255,
                     oom_killed: false,
@@ -161,8 +170,12 @@ impl Engine {
                 state.restart_count,
             )
         {
-            let _op = container.op.lock().await;
-            let _ = self.start_locked(&container, false).await;
+            let op = container.op.lock().await;
+            let started = self.start_locked(&container, false).await;
+            drop(op);
+            if let Err(error) = started {
+                tracing::warn!(id = %container.id, %error, "the start that the restart policy wants failed; docker start tries again");
+            }
         } else if record.host.auto_remove && state.status == Status::Exited {
             self.remove_after_exit(&container).await;
         }
