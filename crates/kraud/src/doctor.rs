@@ -148,15 +148,30 @@ fn kernel() -> Finding {
     )
 }
 
+/// The kernel loads a file system's module when it is mounted first: nothing has to be loaded yet.
 fn overlay() -> Finding {
-    let has = fs::read_to_string("/proc/filesystems")
+    let loaded = fs::read_to_string("/proc/filesystems")
         .unwrap_or_default()
         .contains("\toverlay");
+    let release = rustix::system::uname();
+    let release = release.release().to_string_lossy();
+    let module = || {
+        fs::read_to_string(format!("/lib/modules/{release}/modules.dep"))
+            .unwrap_or_default()
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .any(|(path, _)| path.contains("/overlay.ko"))
+    };
+    let has = loaded || module();
     finding(
         "overlayfs",
         has,
         Verdict::Missing,
-        if has { "available" } else { "not available" },
+        match (loaded, has) {
+            (true, _) => "available",
+            (false, true) => "available as a module",
+            (false, false) => "not available",
+        },
         "modprobe overlay, or a kernel with CONFIG_OVERLAY_FS",
     )
 }

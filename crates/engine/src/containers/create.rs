@@ -188,7 +188,8 @@ impl Engine {
             host.ipc_mode = "private".into();
         }
         if host.cgroupns_mode.is_empty() {
-            let private = node.cgroup_version == 2 && !host.privileged;
+            // As in docker a privileged container has its own, too: only version 1 gives it the host's.
+            let private = node.cgroup_version == 2;
             host.cgroupns_mode = if private { "private" } else { "host" }.into();
         }
         if host.restart_policy.name.is_empty() {

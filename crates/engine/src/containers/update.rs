@@ -28,6 +28,10 @@ impl Engine {
         merge(&mut resources, &request.resources);
         let mut warnings = Vec::new();
         validate::resources(&mut resources, self.node().await?.cpus, &mut warnings)?;
+        if request.resources.pids_limit.is_some_and(|limit| limit <= 0) {
+            // A limit that is lifted is shown as 0, unlike one that never was; and it has to reach the kernel.
+            resources.pids_limit = Some(0);
+        }
         if container.is_running() {
             self.agent.update(&container.id, &resources).await?;
         }

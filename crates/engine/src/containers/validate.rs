@@ -387,11 +387,8 @@ pub(super) fn resources(
         return Err(Error::invalid("range of blkio weight is from 10 to 1000"));
     }
     // docker shows "no limit" as null, whichever way it was asked for.
-    limits.pids_limit = limits.pids_limit.filter(|limit| !matches!(limit, 0 | -1));
+    limits.pids_limit = limits.pids_limit.filter(|limit| *limit > 0);
     limits.memory_swappiness = limits.memory_swappiness.filter(|value| *value != -1);
-    if limits.pids_limit.is_some_and(|limit| limit < -1) {
-        return Err(Error::invalid("Invalid PIDs limit: use -1 for unlimited"));
-    }
     for limit in limits.ulimits.iter().flatten() {
         if limit.hard != -1 && (limit.soft > limit.hard || limit.soft == -1) {
             return Err(Error::invalid(format!(

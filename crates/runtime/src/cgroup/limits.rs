@@ -15,6 +15,8 @@ pub(super) struct Change {
     /// File and value. When the order given fails the reverse is tried: a limit and the one
     /// above it must be raised and lowered in opposite orders.
     pub(super) writes: Vec<(&'static str, String)>,
+    /// What to write instead where the kernel has no such file.
+    pub(super) instead: Option<(&'static str, String)>,
 }
 
 impl Change {
@@ -22,11 +24,23 @@ impl Change {
         Self {
             controller,
             writes: vec![(file, value.to_string())],
+            instead: None,
         }
+    }
+
+    fn or_else(mut self, file: &'static str, value: impl ToString) -> Self {
+        self.instead = Some((file, value.to_string()));
+        self
     }
 
     pub(super) fn apply(&self, directory: &Path) -> Result<()> {
         let write = |(file, value): &(&str, String)| files::write(&directory.join(file), value);
+        let lacking = |(file, _): &(&str, String)| !directory.join(file).exists();
+        if let Some(instead) = &self.instead
+            && self.writes.iter().any(lacking)
+        {
+            return write(instead);
+        }
         match self.writes.iter().try_for_each(write) {
             Err(_) if self.writes.len() > 1 => self.writes.iter().rev().try_for_each(write),
             outcome => outcome,
@@ -73,6 +87,7 @@ pub(super) fn v1(resources: &Resources) -> Vec<Change> {
         changes.push(Change {
             controller: "cpu",
             writes,
+            instead: None,
         });
     }
     cpuset(resources, &mut changes);
@@ -97,17 +112,16 @@ pub(super) fn v1(resources: &Resources) -> Vec<Change> {
         changes.push(Change {
             controller: "memory",
             writes,
+            instead: None,
         });
     }
     if let Some(limit) = resources.pids_limit {
         changes.push(Change::new("pids", "pids.max", or_max(limit)));
     }
     if resources.blkio_weight > 0 {
-        changes.push(Change::new(
-            "blkio",
-            "blkio.bfq.weight",
-            resources.blkio_weight,
-        ));
+        let weight = resources.blkio_weight;
+        changes
+            .push(Change::new("blkio", "blkio.bfq.weight", weight).or_else("blkio.weight", weight));
     }
     changes
 }
@@ -160,11 +174,10 @@ pub(super) fn v2(resources: &Resources) -> Vec<Change> {
         changes.push(Change::new("pids", "pids.max", or_max(limit)));
     }
     if resources.blkio_weight > 0 {
-        changes.push(Change::new(
-            "blkio",
-            "io.bfq.weight",
-            resources.blkio_weight,
-        ));
+        // BFQ has docker's range, 10 to 1000; the cost model, which the kernel may have without BFQ, 1 to 10000.
+        let weight = resources.blkio_weight.clamp(10, 1000);
+        let of_cost = 1 + (u32::from(weight) - 10) * 9999 / 990;
+        changes.push(Change::new("blkio", "io.bfq.weight", weight).or_else("io.weight", of_cost));
     }
     changes
 }
@@ -194,6 +207,26 @@ mod tests {
     fn nothing_asked_nothing_written() {
         assert!(v1(&Resources::default()).is_empty());
         assert!(v2(&Resources::default()).is_empty());
+    }
+
+    #[test]
+    fn weight_of_block_io_goes_where_the_kernel_has_it() {
+        let resources = Resources {
+            blkio_weight: 505,
+            ..Resources::default()
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str| std::fs::read_to_string(directory.path().join(name)).ok();
+        std::fs::write(directory.path().join("io.weight"), "100").unwrap();
+        v2(&resources)[0].apply(directory.path()).unwrap();
+        assert_eq!(file("io.weight").as_deref(), Some("5000"));
+        std::fs::write(directory.path().join("io.bfq.weight"), "100").unwrap();
+        v2(&resources)[0].apply(directory.path()).unwrap();
+        assert_eq!(file("io.bfq.weight").as_deref(), Some("505"));
+        std::fs::write(directory.path().join("blkio.weight"), "100").unwrap();
+        v1(&resources)[0].apply(directory.path()).unwrap();
+        assert_eq!(file("blkio.weight").as_deref(), Some("505"));
+        assert_eq!(file("blkio.bfq.weight"), None);
     }
 
     #[test]
