@@ -45,9 +45,9 @@ daemon_start() {
     echo $! >"$dir/kraud.pid"
     disown
     export DOCKER_HOST=unix://$dir/run/kraud.sock
-    if ! wait_until 15 daemon_ping "$dir/run/kraud.sock"; then
+    if ! wait_until "${KRAUD_TEST_PATIENCE:-15}" daemon_ping "$dir/run/kraud.sock"; then
         tail -n 30 "$dir/kraud.log" >&2
-        die "kraud did not answer within 15 s (log: $dir/kraud.log)"
+        die "kraud did not answer within ${KRAUD_TEST_PATIENCE:-15} s (log: $dir/kraud.log)"
     fi
 }
 
