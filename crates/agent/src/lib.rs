@@ -1,14 +1,15 @@
 //! The node agent: everything that touches one machine's kernel, disks and processes.
 //!
-//! [`NodeAgent`] is the seam between deciding and doing. The engine decides, records, and
-//! asks the agent of the node that holds the object; the agent does as it is told and
-//! reports what it sees. Requests and answers are plain data and streams, so that an agent
-//! on another machine can serve them. On one machine [`local::LocalAgent`] is called in
-//! process.
+//! [`NodeAgent`], and beside it [`NodeImages`] for layers, is the seam between deciding and
+//! doing. The engine decides, records, and asks the agent of the node that holds the object;
+//! the agent does as it is told and reports what it sees. Requests and answers are plain data
+//! and streams, so that an agent on another machine can serve them. On one machine
+//! [`local::LocalAgent`] and [`local::images::LocalImages`] are called in process.
 //!
 //! The agent keeps no records of its own: a [`Plan`] holds all that is needed to run a
 //! container, and what the agent finds on disk is rebuilt or removed by [`NodeAgent::adopt`].
 
+pub mod images;
 pub mod io;
 pub mod local;
 pub mod plan;
@@ -25,6 +26,7 @@ use types::{
 };
 
 pub use crate::{
+    images::{MadeLayer, NodeImages},
     io::{Attached, Input, LogEntry, LogQuery, LogStream, Output, Reader},
     plan::{EndpointPlan, MountPlan, MountSource, NamespaceMode, Plan, SandboxPlan},
     volumes::NodeVolumes,
@@ -179,14 +181,6 @@ pub struct PathStat {
     pub link_target: String,
 }
 
-/// A layer made from a container's writable layer.
-#[derive(Debug, Clone)]
-pub struct CommittedLayer {
-    pub diff_id: Digest,
-    /// Bytes of file contents.
-    pub size: u64,
-}
-
 /// What a node can do. Every method names its object in its errors.
 #[async_trait::async_trait]
 pub trait NodeAgent: volumes::NodeVolumes {
@@ -269,10 +263,8 @@ pub trait NodeAgent: volumes::NodeVolumes {
         no_overwrite_dir_non_dir: bool,
         copy_owner: bool,
     ) -> Result<()>;
-    /// Makes a layer from the writable layer; held until [`NodeAgent::layer_release`].
-    async fn commit_layer(&self, id: &ContainerId) -> Result<CommittedLayer>;
-    /// An image that refers to a committed layer is recorded, or never will be.
-    async fn layer_release(&self, diff_id: &Digest) -> Result<()>;
+    /// Makes a layer from the writable layer; held until [`NodeImages::layers_release`].
+    async fn commit_layer(&self, id: &ContainerId) -> Result<MadeLayer>;
 
     /// Makes or changes a network's bridge. Idempotent.
     async fn network_ensure(&self, network: &network::Bridge) -> Result<()>;

@@ -1,16 +1,14 @@
-//! Images: who may see which, and which are in use. The work itself is the crate `image`'s.
+//! Images: who may see which, and which are in use. The work itself is [`crate::library`]'s.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use agent::Reader;
-use image::{
-    ConfigPatch, ContainerUse, Image, Platform, Progress, PruneFilter, References, Removal,
-};
-use tokio::io::AsyncWrite;
-use types::{Config, Digest, Error, Filters, Kind, Namespace, Reference, Result};
+use catalog::{ContainerUse, HistoryRow, Image, PruneFilter, References, Removal};
+use types::{Config, Digest, Error, Filters, Kind, Namespace, Reference, Result, image::Platform};
 
 use crate::{
     Engine, Scope,
+    library::{Held, LayerPins, LoadReport, Loaded},
     view::{ImageRemoval, ImageUsage},
 };
 
@@ -20,15 +18,15 @@ pub(crate) struct RunImage {
     pub(crate) layers: Vec<Digest>,
     pub(crate) os: String,
     pub(crate) config: Config,
-    /// Keep the layers where they are until the container's record holds them.
-    pub(crate) guards: Vec<image::LayerGuard>,
+    /// Keeps the layers where they are until the container's record does.
+    pub(crate) held: Held,
 }
 
-/// Tells the image store which layers containers stand on.
+/// Tells the library which layers containers stand on.
 pub(crate) struct Pins(pub(crate) std::sync::Weak<crate::Inner>);
 
 #[async_trait::async_trait]
-impl image::LayerPins for Pins {
+impl LayerPins for Pins {
     async fn pinned(&self) -> Result<std::collections::HashSet<Digest>> {
         let Some(engine) = self.0.upgrade() else {
             return Err(Error::unavailable("the engine has shut down"));
@@ -48,11 +46,6 @@ pub struct ImageView {
     pub references: References,
 }
 
-/// A load under way: what was loaded so far, in order.
-pub struct LoadReport {
-    pub loaded: Vec<image::Loaded>,
-}
-
 impl Engine {
     /// The image that a container shall run, fit for the platform asked for.
     pub(crate) async fn image_for_run(
@@ -61,9 +54,8 @@ impl Engine {
         name: &str,
         platform: Option<&str>,
     ) -> Result<RunImage> {
-        let image = self.images.resolve(&scope.namespace, name).await?;
-        if let Some(text) = platform.filter(|text| !text.is_empty()) {
-            let wanted = Platform::parse(text)?;
+        let image = self.catalog.resolve(&scope.namespace, name).await?;
+        if let Some(wanted) = self.images.platform(platform).await? {
             let has = image.config.platform();
             if !has.satisfies(&wanted) {
                 let show = |p: &Platform| {
@@ -81,17 +73,13 @@ impl Engine {
             }
         }
         let layers = image.diff_ids();
-        let guards: Vec<_> = layers
-            .iter()
-            .filter_map(|layer| self.images.layers().pin(layer))
-            .collect();
-        if guards.len() != layers.len() {
-            return Err(Error::system(format!(
+        let held = self.images.hold(&layers).await?.ok_or_else(|| {
+            Error::system(format!(
                 "layers of image {name} are missing on this node: load or pull it again"
-            )));
-        }
+            ))
+        })?;
         Ok(RunImage {
-            guards,
+            held,
             id: image.id.clone(),
             layers,
             os: if image.config.os.is_empty() {
@@ -104,7 +92,7 @@ impl Engine {
     }
 
     pub(crate) async fn image_size(&self, namespace: &Namespace, id: &Digest) -> u64 {
-        self.images
+        self.catalog
             .get(namespace, id)
             .await
             .map_or(0, |image| image.size())
@@ -112,10 +100,14 @@ impl Engine {
 
     /// Ids of the image that `name` means and of all images that build on it.
     pub(crate) async fn images_named(&self, scope: &Scope, name: &str) -> Vec<Digest> {
-        let Ok(ancestor) = self.images.resolve(&scope.namespace, name).await else {
+        let Ok(ancestor) = self.catalog.resolve(&scope.namespace, name).await else {
             return Vec::new();
         };
-        let all = self.images.list(&scope.namespace).await.unwrap_or_default();
+        let all = self
+            .catalog
+            .list(&scope.namespace)
+            .await
+            .unwrap_or_default();
         let mut found = vec![ancestor.id.clone()];
         found.extend(
             all.into_iter()
@@ -164,8 +156,8 @@ impl Engine {
 
     /// An image with its names.
     pub async fn image_inspect(&self, scope: &Scope, name: &str) -> Result<ImageView> {
-        let image = self.images.resolve(&scope.namespace, name).await?;
-        let references = self.images.references(&scope.namespace, &image.id).await?;
+        let image = self.catalog.resolve(&scope.namespace, name).await?;
+        let references = self.catalog.references(&scope.namespace, &image.id).await?;
         Ok(ImageView { image, references })
     }
 
@@ -183,13 +175,13 @@ impl Engine {
         for (name, bound) in ["before", "since"].into_iter().zip(&mut bounds) {
             if let Some(other) = filters.values(name).last() {
                 *bound = Some(created(
-                    &*self.images.resolve(&scope.namespace, other).await?,
+                    &*self.catalog.resolve(&scope.namespace, other).await?,
                 ));
             }
         }
         let [before, since] = bounds;
         let until = crate::system::until(filters)?;
-        let images = self.images.list(&scope.namespace).await?;
+        let images = self.catalog.list(&scope.namespace).await?;
         let parents: std::collections::HashSet<Digest> = images
             .iter()
             .filter_map(|(image, _)| image.parent.clone())
@@ -247,13 +239,13 @@ impl Engine {
     }
 
     /// `docker history`.
-    pub async fn image_history(&self, scope: &Scope, name: &str) -> Result<Vec<image::HistoryRow>> {
-        self.images.history(&scope.namespace, name).await
+    pub async fn image_history(&self, scope: &Scope, name: &str) -> Result<Vec<HistoryRow>> {
+        self.catalog.history(&scope.namespace, name).await
     }
 
     /// `docker tag`.
     pub async fn image_tag(&self, scope: &Scope, name: &str, reference: &Reference) -> Result<()> {
-        let image = self.images.tag(&scope.namespace, name, reference).await?;
+        let image = self.catalog.tag(&scope.namespace, name, reference).await?;
         self.image_event(
             &scope.namespace,
             "tag",
@@ -294,9 +286,9 @@ impl Engine {
             labels_not: filters.values("label!").to_vec(),
         };
         let users = self.image_users(scope.namespace.clone());
-        let pruned = self.images.prune(&scope.namespace, &filter, &users).await?;
-        self.prune_event(scope, "image", pruned.space_reclaimed);
-        Ok((self.removed(scope, pruned.removals), pruned.space_reclaimed))
+        let (removals, freed) = self.images.prune(&scope.namespace, &filter, &users).await?;
+        self.prune_event(scope, "image", freed);
+        Ok((self.removed(scope, removals), freed))
     }
 
     fn removed(&self, scope: &Scope, removals: Vec<Removal>) -> Vec<ImageRemoval> {
@@ -322,21 +314,18 @@ impl Engine {
             .collect()
     }
 
-    /// `docker load`.
+    /// `docker load`: what was loaded, in order. `report` hears how far it is.
     pub async fn image_load(
         &self,
         scope: &Scope,
         archive: Reader,
         platform: Option<&str>,
-        progress: Progress,
-    ) -> Result<LoadReport> {
-        let platform = platform
-            .filter(|text| !text.is_empty())
-            .map(Platform::parse)
-            .transpose()?;
+        report: LoadReport,
+    ) -> Result<Vec<Loaded>> {
+        let platform = self.images.platform(platform).await?;
         let loaded = self
             .images
-            .load(&scope.namespace, archive, platform, progress)
+            .load(&scope.namespace, archive, platform, report)
             .await?;
         for one in &loaded {
             let name = one
@@ -345,15 +334,15 @@ impl Engine {
                 .map_or_else(|| one.id.to_string(), Reference::familiar);
             self.image_event(&scope.namespace, "load", one.id.as_str(), &name, None);
         }
-        Ok(LoadReport { loaded })
+        Ok(loaded)
     }
 
     /// Fails, before anything is sent, when one of `names` is no image; used ahead of [`Engine::image_save`].
     pub async fn images_must_exist(&self, scope: &Scope, names: &[String]) -> Result<()> {
         for name in names {
             // A repository without a tag means all its tags.
-            if let Err(error) = self.images.resolve(&scope.namespace, name).await {
-                let all = self.images.list(&scope.namespace).await?;
+            if let Err(error) = self.catalog.resolve(&scope.namespace, name).await {
+                let all = self.catalog.list(&scope.namespace).await?;
                 let is_repository = |(_, references): &(Arc<Image>, References)| {
                     references
                         .tags
@@ -368,20 +357,15 @@ impl Engine {
         Ok(())
     }
 
-    /// `docker save`, into `to`.
-    pub async fn image_save(
-        &self,
-        scope: &Scope,
-        names: &[String],
-        to: impl AsyncWrite + Send + Unpin + 'static,
-    ) -> Result<()> {
-        self.images.save(&scope.namespace, names, to).await?;
+    /// `docker save`: the archive, which ends with an error when it is not whole.
+    pub async fn image_save(&self, scope: &Scope, names: &[String]) -> Result<Reader> {
+        let archive = self.images.save(&scope.namespace, names).await?;
         for name in names {
-            if let Ok(image) = self.images.resolve(&scope.namespace, name).await {
+            if let Ok(image) = self.catalog.resolve(&scope.namespace, name).await {
                 self.image_event(&scope.namespace, "save", image.id.as_str(), name, None);
             }
         }
-        Ok(())
+        Ok(archive)
     }
 
     /// `docker import`: an image of one layer from a tar. `changes` are Dockerfile instructions.
@@ -396,14 +380,10 @@ impl Engine {
     ) -> Result<Digest> {
         let mut config = Config::default();
         crate::changes::apply(&mut config, changes)?;
-        let platform = platform
-            .filter(|text| !text.is_empty())
-            .map(Platform::parse)
-            .transpose()?;
-        let patch = ConfigPatch { config, platform };
+        let platform = self.images.platform(platform).await?;
         let image = self
             .images
-            .import(&scope.namespace, tar, reference, message, patch)
+            .import(&scope.namespace, tar, reference, message, config, platform)
             .await?;
         let name = reference.map_or_else(
             || image.id.to_string(),

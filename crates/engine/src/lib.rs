@@ -2,7 +2,7 @@
 //!
 //! It turns requests into records and plans, asks node agents to carry them out, and keeps
 //! what they report. One file per noun. It knows neither HTTP nor the kernel: APIs call it,
-//! and it calls [`agent::NodeAgent`] and [`store::Store`].
+//! and it calls [`agent::NodeAgent`], [`agent::NodeImages`] and [`store::Store`].
 
 mod changes;
 mod containers;
@@ -10,6 +10,7 @@ mod events;
 mod exec;
 mod health;
 mod images;
+pub mod library;
 mod networks;
 mod pools;
 pub mod record;
@@ -24,15 +25,16 @@ mod volumes;
 
 use std::sync::Arc;
 
-use agent::NodeAgent;
+use agent::{NodeAgent, NodeImages};
+use catalog::Catalog;
 use store::Store;
 use types::{Result, Time};
 
-use crate::{containers::Table, events::Events, networks::Networks};
+use crate::{containers::Table, events::Events, library::Library, networks::Networks};
 pub use crate::{
     containers::{StatsStream, Waiter},
     events::EventStream,
-    images::{ImageView, LoadReport},
+    images::ImageView,
     request::Scope,
     system::moment,
 };
@@ -48,8 +50,6 @@ pub struct Settings {
     pub bridge_subnet: String,
     /// Log options for containers that ask for none.
     pub log_options: std::collections::BTreeMap<String, String>,
-    /// Registries, `host[:port]`, that may be spoken to without TLS.
-    pub insecure_registries: Vec<String>,
     /// Name of the zone that this node is in.
     pub zone: String,
 }
@@ -63,8 +63,8 @@ pub struct Inner {
     settings: Settings,
     store: Arc<dyn Store>,
     agent: Arc<dyn NodeAgent>,
-    images: Arc<image::ImageStore>,
-    registries: Arc<image::registry::Client>,
+    catalog: Catalog,
+    images: Library,
     containers: Table,
     volumes: volumes::Table,
     pools: pools::Table,
@@ -91,21 +91,21 @@ impl Engine {
         settings: Settings,
         store: Arc<dyn Store>,
         agent: Arc<dyn NodeAgent>,
-        images: Arc<image::ImageStore>,
+        images: Arc<dyn NodeImages>,
     ) -> Result<Self> {
         let installation = system::installation(store.as_ref()).await?;
         let networks = Networks::open(&settings, store.as_ref(), agent.as_ref()).await?;
         let volumes = volumes::Table::load(store.as_ref()).await?;
         let pools = pools::Table::load(store.as_ref()).await?;
         let containers = Table::load(store.as_ref()).await?;
-        let registries = registry::client(&settings.insecure_registries)?;
+        let catalog = Catalog::new(store.clone());
         let writer = containers::StateWriter::spawn(store.clone());
         let engine = Self(Arc::new(Inner {
             settings,
             store,
             agent,
-            images,
-            registries,
+            images: Library::new(catalog.clone(), images),
+            catalog,
             containers,
             volumes,
             pools,

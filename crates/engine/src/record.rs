@@ -318,9 +318,6 @@ pub struct SubnetRecord {
     pub subnet: String,
     pub gateway: String,
     pub ip_range: String,
-    /// Addresses that belong to others, by name: no container gets one.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub aux: BTreeMap<String, String>,
 }
 
 /// Facts of the installation, made at first start.

@@ -1,22 +1,9 @@
 //! Registries: pulling, pushing, checking credentials.
 
-use std::sync::Arc;
-
-use image::registry::{Client, Credentials, Inspection, Options, PullRequest, PushRequest, Report};
+use agent::images::{Credentials, Inspection, Known, PullRequest};
 use types::{Reference, Result};
 
-use crate::{Engine, Scope};
-
-/// The client of all registries. Its connections are made on first use.
-pub(crate) fn client(insecure: &[String]) -> Result<Arc<Client>> {
-    let user_agent = format!("kraud/{}", env!("CARGO_PKG_VERSION"));
-    Client::new(Options {
-        insecure: insecure.to_vec(),
-        user_agent,
-        ..Options::default()
-    })
-    .map(Arc::new)
-}
+use crate::{Engine, Scope, library::Report};
 
 impl Engine {
     /// `docker pull`; tells `report` how far it is. `platform` is `os/arch[/variant]`.
@@ -29,21 +16,14 @@ impl Engine {
         credentials: Credentials,
         report: Report,
     ) -> Result<()> {
-        let platform = platform
-            .filter(|text| !text.is_empty())
-            .map(str::parse)
-            .transpose()?;
         let request = PullRequest {
             reference: reference.clone(),
-            platform,
+            platform: platform.unwrap_or_default().to_owned(),
             all_tags,
             credentials,
+            known: Known::default(),
         };
-        for pulled in self
-            .images
-            .pull(&self.registries, &scope.namespace, &request, report)
-            .await?
-        {
+        for pulled in self.images.pull(&scope.namespace, request, report).await? {
             let name = pulled.reference.familiar();
             self.image_event(
                 &scope.namespace,
@@ -65,13 +45,8 @@ impl Engine {
         credentials: Credentials,
         report: Report,
     ) -> Result<()> {
-        let request = PushRequest {
-            reference: reference.clone(),
-            all_tags,
-            credentials,
-        };
         self.images
-            .push(&self.registries, &scope.namespace, &request, report)
+            .push(&scope.namespace, reference, all_tags, credentials, report)
             .await?;
         self.image_event(
             &scope.namespace,
@@ -89,7 +64,7 @@ impl Engine {
         reference: &Reference,
         credentials: &Credentials,
     ) -> Result<Inspection> {
-        self.registries.inspect(reference, credentials).await
+        self.images.registry_inspect(reference, credentials).await
     }
 
     /// Checks credentials with a registry: docker's words for success, and an identity token.
@@ -98,6 +73,6 @@ impl Engine {
         credentials: &Credentials,
         server: &str,
     ) -> Result<(String, String)> {
-        self.registries.check(credentials, server).await
+        self.images.registry_check(credentials, server).await
     }
 }

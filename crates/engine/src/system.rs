@@ -149,7 +149,7 @@ impl Engine {
             running,
             paused,
             stopped: containers.len() - running - paused,
-            images: self.images.list(&scope.namespace).await?.len(),
+            images: self.catalog.list(&scope.namespace).await?.len(),
             data_dir: self.settings.data_dir.clone(),
             node: {
                 let mut node = self.node().await?;
@@ -167,7 +167,7 @@ impl Engine {
             ..ListRequest::default()
         };
         let containers = self.container_list(scope, &everything).await?;
-        let images = self.images.disk_usage(&scope.namespace).await?;
+        let images = self.catalog.disk_usage(&scope.namespace).await?;
         let used_by = |image: &types::Digest| {
             containers
                 .iter()

@@ -27,8 +27,6 @@ pub struct ContainerView {
     pub sandbox_key: String,
     /// Its files on the node.
     pub files: Files,
-    /// Further names, from the links of others: `container/alias`.
-    pub link_names: Vec<String>,
     /// Its running exec sessions.
     pub exec_ids: Vec<ExecId>,
     /// Bytes in the writable layer, where sizes were asked for.
@@ -161,7 +159,6 @@ pub struct SubnetView {
     pub subnet: String,
     pub gateway: String,
     pub ip_range: String,
-    pub aux: BTreeMap<String, String>,
 }
 
 /// A container on a network.
@@ -203,7 +200,7 @@ pub struct DiskUsage {
 /// The use of an image.
 #[derive(Debug, Clone)]
 pub struct ImageUsage {
-    pub image: Arc<image::Image>,
+    pub image: Arc<catalog::Image>,
     pub references: Vec<String>,
     pub repo_digests: Vec<String>,
     pub shared_size: u64,

@@ -1,35 +1,40 @@
 //! Times `load` and `save` without a daemon: `load ARCHIVE…` in a scratch data directory.
 
-#[path = "../tests/common/mod.rs"]
-#[allow(clippy::unwrap_used, reason = "an example")]
-mod common;
+use std::{fs::File, sync::Arc, time::Instant};
 
-use std::{sync::Arc, time::Instant};
+use image::LayerStore;
+use types::{
+    Digest,
+    image::{NewImage, SaveImage},
+};
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn to_save(image: NewImage) -> SaveImage {
+    SaveImage {
+        id: Digest::of(image.config.as_bytes()),
+        config: image.config,
+        layers: image.layers.into_iter().map(|one| one.diff_id).collect(),
+        tags: image.references.into_iter().collect(),
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     for path in std::env::args().skip(1) {
-        let images = common::images().await;
+        let dir = tempfile::tempdir()?;
+        let layers = LayerStore::open(dir.path())?;
         let begin = Instant::now();
-        let archive = tokio::fs::File::open(&path).await?;
-        let loaded = images
-            .store
-            .load(&images.ns, archive, None, Arc::new(|_, _| {}))
-            .await?;
+        let loaded = image::load(&layers, File::open(&path)?, None, Arc::new(|_, _| {}))
+            .map_err(|failed| failed.error)?;
         println!(
             "{path}: {} image(s) loaded in {:?}",
-            loaded.len(),
+            loaded.images.len(),
             begin.elapsed()
         );
         let begin = Instant::now();
-        let names: Vec<String> = loaded.iter().map(|image| image.id.to_string()).collect();
-        images
-            .store
-            .save(&images.ns, &names, tokio::io::sink())
-            .await?;
+        let images: Vec<SaveImage> = loaded.images.into_iter().map(to_save).collect();
+        image::save(&layers, &images, std::io::sink())?;
         println!("{path}: saved in {:?}", begin.elapsed());
         let begin = Instant::now();
-        drop(images);
+        drop((layers, dir));
         println!("{path}: removed in {:?}", begin.elapsed());
     }
     Ok(())

@@ -359,14 +359,14 @@ impl LayerStore {
     }
 
     /// Begins a sweep: whatever is pinned from now on survives it.
-    pub(crate) fn begin_sweep(&self) {
+    pub fn begin_sweep(&self) {
         let mut pins = self.pins();
         // Who holds a layer now may write the record that needs it before the sweep looks.
         pins.touched = pins.counts.keys().cloned().collect();
     }
 
     /// Removes a layer unless somebody holds it; returns the bytes freed.
-    pub(crate) fn sweep(&self, diff_id: &Digest) -> Result<u64> {
+    pub fn sweep(&self, diff_id: &Digest) -> Result<u64> {
         let size = self.meta(diff_id).map_or(0, |meta| meta.size);
         let temporary = temporary_name();
         {

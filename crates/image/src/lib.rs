@@ -1,46 +1,45 @@
-//! Images: layers on disk, records in the store, and the archives they travel in.
+//! Images on a node: layers on disk, and the archives and registries they travel by.
 //!
 //! [`LayerStore`] keeps unpacked layers and gives their exact tars back, mounts root file
-//! systems from them and makes layers of what a container wrote. [`ImageStore`] keeps the
-//! records: configurations, tags, who holds which layer. [`archive`] is `docker cp` over
-//! any root directory. [`registry`] pulls and pushes.
+//! systems from them and makes layers of what a container wrote. [`load()`] and [`save()`] are
+//! `docker load` and `docker save`, [`archive`] is `docker cp` over any root directory,
+//! [`registry`] pulls and pushes.
 //!
-//! This crate runs no containers and answers no API calls; it knows nothing of who uses an
-//! image beyond what the caller tells it.
+//! This crate keeps no records, runs no containers and answers no API calls: which images
+//! there are and which layers they need it is told (the crate `catalog` knows).
 
 mod apply;
 pub mod archive;
 mod changes;
-mod config;
 mod durable;
 mod fsutil;
 pub mod fuzz;
 mod headers;
-mod history;
-mod import;
 mod input;
 mod layers;
 mod load;
 mod names;
 mod pack;
-mod record;
 pub mod registry;
-mod remove;
 mod rootfs;
 mod save;
-mod store;
 mod tar;
-mod usage;
 
 pub use crate::{
     changes::{Change, ChangeKind},
-    config::{ConfigPatch, HistoryEntry, ImageConfig, Platform, RootFs},
-    history::HistoryRow,
     layers::{Ingested, LayerGuard, LayerMeta, LayerStore, TarStream},
-    load::Loaded,
-    record::{Descriptor, Image, LayerRef, References, Source},
-    remove::{ContainerUse, InUse, PruneFilter, Pruned, Removal},
+    load::{LoadFailed, Loaded, Progress, load},
     rootfs::RootfsSpec,
-    store::{ImageStore, LayerPins, NewImage, Progress},
-    usage::{DiskUsage, ImageUsage},
+    save::save,
 };
+
+use types::{Error, Result};
+
+/// Runs `work` where it may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|source| Error::wrap("working on images", source))?
+}

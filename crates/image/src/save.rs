@@ -2,21 +2,20 @@
 //! docker 25 and later write it. The same images give the same bytes.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io::{self, Read as _, Write},
     sync::Arc,
 };
 
 use serde_json::{Value, json};
-use tokio::io::AsyncWrite;
-use tokio_util::io::SyncIoBridge;
-use types::{Digest, Error, Namespace, Reference, Result, error::ResultExt as _};
+use types::{
+    Digest, Reference, Result,
+    error::ResultExt as _,
+    image::{SaveImage, chain_ids},
+};
 
 use crate::{
     layers::{LayerMeta, LayerStore},
-    record::Image,
-    remove::chain_ids,
-    store::{ImageStore, blocking},
     tar::{Header, Kind, Writer},
 };
 
@@ -25,78 +24,10 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// An image to save and the tags that go with it.
-struct Chosen {
-    image: Arc<Image>,
-    tags: BTreeSet<Reference>,
-}
-
 /// A file below `blobs/sha256`.
 enum Blob {
     Bytes(Vec<u8>),
     Layer(LayerMeta),
-}
-
-impl ImageStore {
-    /// Writes images as an archive that is a docker archive and an OCI layout in one. A name
-    /// without a tag stands for all tags of its repository, an id for the bare image.
-    pub async fn save(
-        &self,
-        ns: &Namespace,
-        names: &[String],
-        to: impl AsyncWrite + Send + Unpin + 'static,
-    ) -> Result<()> {
-        let chosen = self.choose(ns, names).await?;
-        let (to, layers) = (SyncIoBridge::new(to), self.layers.clone());
-        blocking(move || write(&layers, &chosen, to)).await
-    }
-
-    /// What the names mean, in their order.
-    async fn choose(&self, ns: &Namespace, names: &[String]) -> Result<Vec<Chosen>> {
-        if names.is_empty() {
-            return Err(Error::invalid("no images given to save"));
-        }
-        let index = self.index(ns).await?;
-        let mut chosen: Vec<Chosen> = Vec::new();
-        let mut add = |image: Arc<Image>, tag: Option<Reference>| match chosen
-            .iter_mut()
-            .find(|known| known.image.id == image.id)
-        {
-            Some(known) => known.tags.extend(tag),
-            None => chosen.push(Chosen {
-                image,
-                tags: tag.into_iter().collect(),
-            }),
-        };
-        for name in names {
-            let reference = name.parse::<Reference>().ok();
-            let bare = reference
-                .as_ref()
-                .filter(|reference| reference.tag().is_none() && reference.digest().is_none());
-            let of_repository: Vec<_> = index
-                .references
-                .iter()
-                .filter(|(known, _)| {
-                    known.digest().is_none() && bare.is_some_and(|bare| bare.name() == known.name())
-                })
-                .filter_map(|(known, id)| Some((known.clone(), index.images.get(id)?.clone())))
-                .collect();
-            if !of_repository.is_empty() {
-                of_repository
-                    .into_iter()
-                    .for_each(|(tag, image)| add(image, Some(tag)));
-                continue;
-            }
-            let image = index.resolve(name)?;
-            let by_tag = reference
-                .filter(|reference| index.references.iter().any(|(known, _)| known == reference));
-            add(
-                image,
-                by_tag.filter(|reference| reference.digest().is_none()),
-            );
-        }
-        Ok(chosen)
-    }
 }
 
 /// Everything of the archive but the layers' content.
@@ -113,11 +44,12 @@ fn to_bytes(value: &Value) -> Result<Vec<u8>> {
 }
 
 impl Contents {
-    fn add(&mut self, layers: &LayerStore, Chosen { image, tags }: &Chosen) -> Result<()> {
+    fn add(&mut self, layers: &LayerStore, image: &SaveImage) -> Result<()> {
+        let tags = &image.tags;
         let metas = image
             .layers
             .iter()
-            .map(|layer| layers.meta(&layer.diff_id))
+            .map(|diff_id| layers.meta(diff_id))
             .collect::<Result<Vec<_>>>()?;
         let descriptors: Vec<Value> = metas
             .iter()
@@ -126,7 +58,7 @@ impl Contents {
         let manifest = to_bytes(&json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST,
-            "config": {"mediaType": CONFIG, "digest": image.id, "size": image.raw_config.len()},
+            "config": {"mediaType": CONFIG, "digest": image.id, "size": image.config.len()},
             "layers": descriptors,
         }))?;
         let digest = Digest::of(&manifest);
@@ -141,7 +73,7 @@ impl Contents {
                 "org.opencontainers.image.ref.name": tag.tag(),
             });
             self.index.push(entry);
-            if let (Some(top), Some(tag_name)) = (chain_ids(&image.diff_ids()).pop(), tag.tag()) {
+            if let (Some(top), Some(tag_name)) = (chain_ids(&image.layers).pop(), tag.tag()) {
                 self.repositories
                     .entry(tag.familiar_name())
                     .or_default()
@@ -164,7 +96,7 @@ impl Contents {
         }));
         self.blobs.insert(
             path(&image.id),
-            Blob::Bytes(image.raw_config.clone().into_bytes()),
+            Blob::Bytes(image.config.clone().into_bytes()),
         );
         self.blobs.insert(path(&digest), Blob::Bytes(manifest));
         for meta in metas {
@@ -174,15 +106,16 @@ impl Contents {
     }
 }
 
-fn write(layers: &Arc<LayerStore>, chosen: &[Chosen], to: impl Write) -> Result<()> {
+/// Writes images as an archive that is a docker archive and an OCI layout in one. Blocking.
+pub fn save(layers: &Arc<LayerStore>, images: &[SaveImage], to: impl Write) -> Result<()> {
     // Nothing goes while it is read.
-    let guards: Vec<_> = chosen
+    let guards: Vec<_> = images
         .iter()
-        .flat_map(|one| &one.image.layers)
-        .map(|layer| layers.pin(&layer.diff_id))
+        .flat_map(|one| &one.layers)
+        .map(|diff_id| layers.pin(diff_id))
         .collect();
     let mut contents = Contents::default();
-    for one in chosen {
+    for one in images {
         contents.add(layers, one)?;
     }
     let mut tar = Writer::new(io::BufWriter::with_capacity(256 * 1024, to));

@@ -8,10 +8,9 @@ use std::{
     sync::Arc,
 };
 
-use agent::local::LocalAgent;
+use agent::local::{LocalAgent, images::LocalImages};
 use anyhow::{Context as _, bail};
 use engine::Engine;
-use image::ImageStore;
 use network::Networks;
 use runtime::Runtime;
 use tokio::{
@@ -148,23 +147,22 @@ async fn wire(
         run_dir: instance.run_dir.clone(),
     })
     .await?;
-    let images = Arc::new(ImageStore::open(&config.data_dir, store.clone()).await?);
+    let images = LocalImages::open(&config.data_dir, &config.insecure_registries).await?;
     let agent = LocalAgent::open(agent::local::Settings {
         data_dir: config.data_dir.clone(),
         run_dir: instance.run_dir.clone(),
         runtime,
         networks,
-        layers: images.layers().clone(),
+        images: images.clone(),
     })?;
     let settings = engine::Settings {
         data_dir: config.data_dir.clone(),
         bridge: instance.bridge.clone(),
         bridge_subnet: config.bridge_subnet.clone(),
         log_options: config.log_options.clone(),
-        insecure_registries: config.insecure_registries.clone(),
         zone: config.zone.clone(),
     };
-    Ok(Engine::open(settings, store, Arc::new(agent), images).await?)
+    Ok(Engine::open(settings, store, Arc::new(agent), Arc::new(images)).await?)
 }
 
 /// The shim lies beside the daemon's own binary.

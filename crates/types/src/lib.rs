@@ -8,6 +8,7 @@ pub mod error;
 pub mod event;
 pub mod filters;
 pub mod id;
+pub mod image;
 pub mod name;
 pub mod native;
 pub mod port;

@@ -14,7 +14,10 @@ const DEFAULT_DOMAIN: &str = "docker.io";
 const OFFICIAL: &str = "library/";
 
 /// A normalised reference: domain and path always present, tag or digest where given.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(try_from = "String", into = "String")]
 pub struct Reference {
     domain: String,
     path: String,
@@ -151,6 +154,19 @@ fn is_domain(text: &str) -> bool {
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || b == b'-')
         })
+}
+
+impl TryFrom<String> for Reference {
+    type Error = Error;
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Reference> for String {
+    fn from(reference: Reference) -> Self {
+        reference.to_string()
+    }
 }
 
 impl FromStr for Reference {

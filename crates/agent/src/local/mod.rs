@@ -13,6 +13,7 @@ mod adopt;
 mod archive;
 mod exec;
 mod files;
+pub mod images;
 mod info;
 mod logs;
 mod mounts;
@@ -40,9 +41,10 @@ use types::{
 };
 use volume::Volumes;
 
+use self::images::LocalImages;
 use crate::{
-    AgentEvent, AttachTo, Attached, CommittedLayer, ExecPlan, LogQuery, LogStream, NodeAgent,
-    NodeInfo, Observed, PathStat, Plan, Reader, RootChange, StartError, Started, plan::Paths,
+    AgentEvent, AttachTo, Attached, ExecPlan, LogQuery, LogStream, MadeLayer, NodeAgent, NodeInfo,
+    Observed, PathStat, Plan, Reader, RootChange, StartError, Started, plan::Paths,
 };
 
 /// What a [`LocalAgent`] works with.
@@ -54,7 +56,7 @@ pub struct Settings {
     pub run_dir: PathBuf,
     pub runtime: Runtime,
     pub networks: Networks,
-    pub layers: Arc<LayerStore>,
+    pub images: LocalImages,
 }
 
 /// The agent of this machine. Cheap to clone.
@@ -76,10 +78,9 @@ pub struct Inner {
     networks: Networks,
     layers: Arc<LayerStore>,
     volumes: Volumes,
+    images: LocalImages,
     /// Plans of the containers that have been started and not released.
     live: Mutex<HashMap<ContainerId, Live>>,
-    /// Layers made by a commit whose image is not recorded yet.
-    committed: Mutex<HashMap<types::Digest, image::LayerGuard>>,
     events: mpsc::UnboundedSender<AgentEvent>,
     receiver: Mutex<Option<mpsc::UnboundedReceiver<AgentEvent>>>,
     facts: info::Facts,
@@ -100,7 +101,7 @@ impl LocalAgent {
             run_dir,
             runtime,
             networks,
-            layers,
+            images,
         } = settings;
         for dir in [
             data_dir.join("containers"),
@@ -121,10 +122,10 @@ impl LocalAgent {
             run_dir,
             runtime,
             networks,
-            layers,
             volumes,
+            layers: images.layers().clone(),
+            images,
             live: Mutex::default(),
-            committed: Mutex::default(),
             events,
             receiver: Mutex::new(Some(receiver)),
             facts,
@@ -352,25 +353,10 @@ impl NodeAgent for LocalAgent {
         self.put_archive(plan, path, tar, no_overwrite_dir_non_dir, copy_owner)
             .await
     }
-    async fn commit_layer(&self, id: &ContainerId) -> Result<CommittedLayer> {
+    async fn commit_layer(&self, id: &ContainerId) -> Result<MadeLayer> {
         let (layers, upper) = (self.layers.clone(), self.paths_of(id).upper);
         let made = blocking(move || layers.commit_layer(&upper)).await?;
-        let layer = CommittedLayer {
-            diff_id: made.meta.diff_id.clone(),
-            size: made.meta.size,
-        };
-        self.committed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(layer.diff_id.clone(), made.guard);
-        Ok(layer)
-    }
-    async fn layer_release(&self, diff_id: &types::Digest) -> Result<()> {
-        self.committed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(diff_id);
-        Ok(())
+        Ok(self.images.made(made))
     }
     async fn network_ensure(&self, network: &Bridge) -> Result<()> {
         self.networks.ensure_bridge(network).await.map(drop)

@@ -1,7 +1,7 @@
 //! `POST /auth`: checks credentials against a registry.
 
+use agent::images::Credentials;
 use axum::response::Response;
-use image::registry::Credentials;
 use serde::Deserialize;
 use types::Result;
 

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use agent::images::{Credentials, LoadProgress, Progress};
 use axum::{http::StatusCode, response::Response};
-use image::registry::{Credentials, Progress, Report};
+use engine::library::{LoadReport, Report};
 use tokio::sync::mpsc;
 use types::{Error, Reference, Result};
 
@@ -44,7 +45,7 @@ pub(super) async fn list(call: Call) -> Result<Response> {
     } else {
         Vec::new()
     };
-    let shared_size = |image: &image::Image| {
+    let shared_size = |image: &catalog::Image| {
         let usage = shared.iter().find(|usage| usage.image.id == image.id);
         usage.map_or(-1, |usage| {
             i64::try_from(usage.shared_size).unwrap_or(i64::MAX)
@@ -156,14 +157,8 @@ pub(super) async fn save_many(call: Call) -> Result<Response> {
 async fn save(call: Call, names: Vec<String>) -> Result<Response> {
     let scope = call.scope();
     call.state.images_must_exist(&scope, &names).await?;
-    let (body, writer) = upload::pipe();
-    let (pipe, verdict) = writer.split();
-    let engine = call.state.clone();
-    tokio::spawn(async move {
-        let result = engine.image_save(&scope, &names, pipe).await;
-        verdict.give(result.map_err(|error| error.message));
-    });
-    call::stream(TAR, body)
+    let archive = call.state.image_save(&scope, &names).await?;
+    call::stream(TAR, upload::body(archive))
 }
 
 /// `POST /images/load`
@@ -179,8 +174,8 @@ pub(super) async fn load(mut call: Call) -> Result<Response> {
             .image_load(&scope, archive, platform.as_deref(), progress)
             .await
         {
-            Ok(report) => {
-                for loaded in report.loaded {
+            Ok(images) => {
+                for loaded in images {
                     let mut lines: Vec<String> = loaded
                         .references
                         .iter()
@@ -194,20 +189,16 @@ pub(super) async fn load(mut call: Call) -> Result<Response> {
                     }
                 }
             }
-            // docker's answer to a load is 200 whatever the archive is like.
-            Err(error) => {
-                tracing::info!(%error, "an archive could not be loaded");
-                drop(sender.send(Ok(JsonMessage::error(&error.message))).await);
-            }
+            Err(error) => drop(sender.send(Err(error)).await),
         }
     });
     lines::respond_to_task(receiver, task).await
 }
 
 /// Says how far a load is, where the client wants to hear it; never waits for the client.
-fn load_progress(sender: mpsc::Sender<Result<JsonMessage>>, quiet: bool) -> image::Progress {
+fn load_progress(sender: mpsc::Sender<Result<JsonMessage>>, quiet: bool) -> LoadReport {
     let last = Mutex::new(std::time::Instant::now());
-    Arc::new(move |object: &str, bytes: u64| {
+    Arc::new(move |LoadProgress { object, done }| {
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         if quiet || last.elapsed() < std::time::Duration::from_millis(100) {
             return;
@@ -218,7 +209,7 @@ fn load_progress(sender: mpsc::Sender<Result<JsonMessage>>, quiet: bool) -> imag
             .chars()
             .take(12)
             .collect();
-        let _ = sender.try_send(Ok(JsonMessage::layer(id, "Loading layer", bytes, 0)));
+        let _ = sender.try_send(Ok(JsonMessage::layer(id, "Loading layer", done, 0)));
     })
 }
 

@@ -71,7 +71,6 @@ struct IpamConfigBody {
     #[serde(rename = "IPRange")]
     ip_range: String,
     gateway: String,
-    auxiliary_addresses: BTreeMap<String, String>,
 }
 
 impl CreateBody {
@@ -101,7 +100,6 @@ impl CreateBody {
                 subnet: config.subnet,
                 gateway: config.gateway,
                 ip_range: config.ip_range,
-                aux: config.auxiliary_addresses,
             })
             .collect();
         Ok(NetworkCreate {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
+use catalog::{HistoryRow, Image};
 use engine::{
     ImageView,
     record::{ContainerRecord, MountRecord, VolumeRecord},
@@ -10,12 +11,12 @@ use engine::{
         VolumeView,
     },
 };
-use image::{HistoryRow, Image, ImageConfig, LayerRef};
 use serde::Serialize;
 use serde_json::{Value, json};
 use types::{
     Config, ContainerId, Digest, ExecId, HostConfig, NetworkId, NodeId, Time,
     container::{EndpointSettings, PortBinding},
+    image::{ImageConfig, LayerRef},
     state::{ContainerState, Desired, Health, HealthStatus, Probe, Status},
     stats::{BlkioStat, Stats},
 };
@@ -226,7 +227,6 @@ fn container() -> ContainerView {
         ]),
         sandbox_key: "/run/kraud/netns/abc".into(),
         files: Files::default(),
-        link_names: vec!["other/alias".into()],
         exec_ids: vec![ExecId::random()],
         size_rw: Some(5),
         size_root: Some(10),
@@ -256,7 +256,7 @@ fn image() -> ImageView {
         last_tagged: Time::from_unix(8, 0),
         source: None,
     };
-    let references = image::References {
+    let references = catalog::References {
         tags: vec!["busybox:latest".parse().unwrap()],
         digests: Vec::new(),
     };
@@ -502,7 +502,6 @@ fn volumes_and_networks() {
             subnet: "172.18.0.0/16".into(),
             gateway: "172.18.0.1".into(),
             ip_range: String::new(),
-            aux: BTreeMap::from([("a".into(), "172.17.0.9".into())]),
         }],
         options: BTreeMap::new(),
         labels: BTreeMap::new(),
@@ -522,7 +521,7 @@ fn volumes_and_networks() {
     let network = serde_json::to_value(&network).unwrap();
     assert_eq!(
         network["IPAM"],
-        json!({"Driver": "default", "Options": null, "Config": [{"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.1", "AuxiliaryAddresses": {"a": "172.17.0.9"}}]})
+        json!({"Driver": "default", "Options": null, "Config": [{"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.1"}]})
     );
     let created = wire::network::NetworkCreated {
         id: "x".into(),

@@ -1,8 +1,11 @@
 //! `docker commit`: an image from a container.
 
-use agent::CommittedLayer;
-use image::{HistoryEntry, NewImage};
-use types::{Config, Digest, Reference, Result, Time, state::Status};
+use agent::MadeLayer;
+use types::{
+    Config, Digest, Reference, Result, Time,
+    image::{HistoryEntry, NewImage},
+    state::Status,
+};
 
 use super::Container;
 use crate::{Engine, Scope, request::CommitRequest};
@@ -17,9 +20,12 @@ impl Engine {
         crate::changes::apply(&mut config, &request.changes)?;
         let config = overlay(&record.config, config);
 
-        let layer = self.committed_layer(&container, request.pause).await?;
+        let parent = self
+            .catalog
+            .get(&container.namespace, &record.image)
+            .await?;
+        let made = self.committed_layer(&container, request.pause).await?;
 
-        let parent = self.images.get(&container.namespace, &record.image).await?;
         let mut image = parent.config.clone();
         let created = Time::now();
         image.created = Some(created);
@@ -29,7 +35,7 @@ impl Engine {
         image.config = Some(config.clone());
         image.container_config = Some(record.config.clone());
         image.docker_version = env!("CARGO_PKG_VERSION").into();
-        image.rootfs.diff_ids.push(layer.diff_id.clone());
+        image.rootfs.diff_ids.push(made.layer.diff_id.clone());
         image.history.push(HistoryEntry {
             created: Some(created),
             author: request.author,
@@ -37,15 +43,19 @@ impl Engine {
             comment: request.comment,
             empty_layer: false,
         });
-        let new = NewImage {
-            config: image.to_text()?,
+        let mut layers = parent.layers.clone();
+        layers.push(made.layer.clone());
+        let new = image.to_text().map(|config| NewImage {
+            config,
+            layers,
             parent: Some(parent.id.clone()),
             references: reference.iter().cloned().collect(),
             source: None,
-        };
-        let made = self.images.create_image(&container.namespace, new).await;
-        self.agent.layer_release(&layer.diff_id).await?;
-        let made = made?;
+        });
+        let made = self
+            .images
+            .record_made(&container.namespace, made, new)
+            .await?;
         let name = reference.map_or_else(String::new, |reference| reference.familiar());
         self.container_event(
             &container,
@@ -64,7 +74,7 @@ impl Engine {
     /// The container's writable layer, taken while its processes are held where they are
     /// wanted so. Nobody asked for a pause: it is not recorded, and recovery ends one that
     /// a crash left behind.
-    async fn committed_layer(&self, container: &Container, hold: bool) -> Result<CommittedLayer> {
+    async fn committed_layer(&self, container: &Container, hold: bool) -> Result<MadeLayer> {
         let _op = container.op.lock().await;
         let hold = hold && container.status() == Status::Running;
         if hold {

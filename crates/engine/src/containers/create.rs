@@ -66,7 +66,6 @@ impl Engine {
         }
         let id = ContainerId::random();
         settle_networks(&config, &mut host, &mut endpoints);
-        self.settle_links(scope, &mut host)?;
         self.settle_hostname(scope, &id, &mut config, &host).await?;
         self.settle_defaults(&mut host).await?;
         if let Some(name) = &name
@@ -102,7 +101,7 @@ impl Engine {
         }
         let container = Arc::new(Container::new(record, ObservedRecord::default()));
         self.containers.insert(container.clone());
-        drop(image.guards);
+        image.held.release().await;
         self.container_event(&container, "create", &[]);
         Ok(Created { id, warnings })
     }

@@ -44,9 +44,7 @@ impl Waiter {
         let before = self.exits_before;
         match self.condition {
             WaitCondition::NotRunning => {
-                // One that its restart policy starts again has not been running in between.
-                self.until(|observed| !observed.state.is_running() || observed.exits > before)
-                    .await;
+                self.until(|observed| !observed.state.is_running()).await;
             }
             WaitCondition::NextExit => {
                 self.until(|observed| observed.exits > before).await;

@@ -1,13 +1,12 @@
 //! Docker archives: `manifest.json` (Docker image specification v1.2).
 
 use serde::Deserialize;
-use types::{Digest, Error, Reference, Result};
-
-use super::{check_platform, spool::Spool};
-use crate::{
-    config::{ImageConfig, Platform},
-    store::NewImage,
+use types::{
+    Digest, Error, Reference, Result,
+    image::{ImageConfig, NewImage, Platform},
 };
+
+use super::{check_platform, spool::Spool, spooled};
 
 /// One image of `manifest.json`.
 #[derive(Debug, Deserialize)]
@@ -48,13 +47,9 @@ fn image(spool: &Spool, item: &Item, platform: Option<&Platform>) -> Result<NewI
             parsed.rootfs.diff_ids.len()
         )));
     }
+    let mut found = Vec::with_capacity(layers.len());
     for (index, (path, expected)) in layers.iter().zip(&parsed.rootfs.diff_ids).enumerate() {
-        let found = &spool.layer_at(path)?.diff_id;
-        if found != expected {
-            return Err(Error::invalid(format!(
-                "invalid diffID for layer {index}: expected \"{expected}\", got \"{found}\""
-            )));
-        }
+        found.push(spooled(spool, index, path, expected)?);
     }
     let references = item
         .repo_tags
@@ -63,6 +58,7 @@ fn image(spool: &Spool, item: &Item, platform: Option<&Platform>) -> Result<NewI
         .map(|tag| tag.parse::<Reference>().map(Reference::or_latest));
     Ok(NewImage {
         config,
+        layers: found,
         parent: item
             .parent
             .as_ref()

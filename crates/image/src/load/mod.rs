@@ -8,89 +8,59 @@ mod docker;
 mod oci;
 pub(crate) mod spool;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, io::Read, sync::Arc};
 
-use tokio::io::AsyncRead;
-use tokio_util::io::SyncIoBridge;
-use types::{Digest, Error, Namespace, Reference, Result};
-
-use self::spool::Spool;
-use crate::{
-    config::Platform,
-    store::{ImageStore, NewImage, Progress, blocking},
+use types::{
+    Digest, Error, Result,
+    image::{LayerRef, NewImage, Platform},
 };
 
-/// An image that a load brought.
-#[derive(Debug, Clone, PartialEq, Eq)]
+use self::spool::Spool;
+use crate::layers::{LayerGuard, LayerStore};
+
+/// Told how a load goes on: an object (a layer's digest or its name in the archive) and the
+/// bytes of it done so far.
+pub type Progress = Arc<dyn Fn(&str, u64) + Send + Sync>;
+
+/// What an archive brought.
+#[derive(Debug)]
 pub struct Loaded {
-    pub id: Digest,
-    /// The references that now point at it; empty when the archive named none.
-    pub references: Vec<Reference>,
+    /// To be recorded.
+    pub images: Vec<NewImage>,
+    /// Layers that were not there before. Those that no record needs when all is recorded are
+    /// to be removed.
+    pub fresh: HashSet<Digest>,
+    /// Hold these until then.
+    pub guards: Vec<LayerGuard>,
 }
 
-impl ImageStore {
-    /// Loads a docker archive or OCI layout, compressed or not. On failure nothing is left.
-    ///
-    /// Goes on to a clean end when the caller stops waiting.
-    pub async fn load(
-        &self,
-        ns: &Namespace,
-        archive: impl AsyncRead + Send + Unpin + 'static,
-        platform: Option<Platform>,
-        progress: Progress,
-    ) -> Result<Vec<Loaded>> {
-        let (images, ns) = (self.clone(), ns.clone());
-        let whole = async move {
-            let mut archive = SyncIoBridge::new(archive);
-            let layers = images.layers().clone();
-            let (spool, read) = blocking(move || {
-                let mut spool = Spool::new(layers, progress);
-                let read = spool.read(&mut archive);
-                Ok((spool, read))
-            })
-            .await?;
-            let candidates = spool.new_layers();
-            let result = match read {
-                Ok(()) => images.record_loaded(&ns, spool, platform).await,
-                Err(error) => {
-                    drop(spool);
-                    Err(error)
-                }
-            };
-            images.drop_unneeded(candidates).await;
-            result
-        };
-        tokio::spawn(whole)
-            .await
-            .map_err(|source| Error::wrap("loading images", source))?
-    }
+/// Why a load came to nothing, and what it left.
+#[derive(Debug)]
+pub struct LoadFailed {
+    pub error: Error,
+    /// Layers that were not there before, to be removed unless something needs them by now.
+    pub fresh: HashSet<Digest>,
+}
 
-    /// Records what the archive holds.
-    async fn record_loaded(
-        &self,
-        ns: &Namespace,
-        spool: Spool,
-        platform: Option<Platform>,
-    ) -> Result<Vec<Loaded>> {
-        let spool = Arc::new(spool);
-        let plan = {
-            let spool = spool.clone();
-            blocking(move || plan(&spool, platform.as_ref())).await?
-        };
-        let mut loaded = Vec::new();
-        for image in plan {
-            let references = image.references.clone();
-            let id = self.create_image(ns, image).await?.id.clone();
-            loaded.push(Loaded { id, references });
-        }
-        Ok(loaded)
-    }
-
-    /// Removes layers that a failed or finished operation left without a record.
-    pub(crate) async fn drop_unneeded(&self, candidates: HashSet<Digest>) {
-        if let Err(error) = self.sweep(candidates).await {
-            tracing::warn!(%error, "layers that nothing needs stay until the next start");
-        }
+/// Unpacks a docker archive or OCI layout, compressed or not. Blocking.
+pub fn load(
+    layers: &Arc<LayerStore>,
+    mut archive: impl Read + Send,
+    platform: Option<&Platform>,
+    progress: Progress,
+) -> Result<Loaded, LoadFailed> {
+    let mut spool = Spool::new(layers.clone(), progress);
+    let images = spool
+        .read(&mut archive)
+        .and_then(|()| plan(&spool, platform));
+    let fresh = spool.new_layers();
+    match images {
+        Ok(images) => Ok(Loaded {
+            images,
+            fresh,
+            guards: spool.into_guards(),
+        }),
+        Err(error) => Err(LoadFailed { error, fresh }),
     }
 }
 
@@ -116,4 +86,19 @@ fn check_platform(image: &Platform, wanted: Option<&Platform>) -> Result<()> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// The layer in file `path`, which the configuration says is `expected`.
+fn spooled(spool: &Spool, index: usize, path: &str, expected: &Digest) -> Result<LayerRef> {
+    let found = spool.layer_at(path)?;
+    if found.diff_id != *expected {
+        return Err(Error::invalid(format!(
+            "invalid diffID for layer {index}: expected \"{expected}\", got \"{}\"",
+            found.diff_id
+        )));
+    }
+    Ok(LayerRef {
+        diff_id: found.diff_id.clone(),
+        size: found.size,
+    })
 }

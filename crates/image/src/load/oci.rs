@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use types::{Digest, Error, Reference, Result};
-
-use super::{check_platform, spool::Spool};
-use crate::{
-    config::{ImageConfig, Platform},
-    record::{Descriptor, Source},
-    store::NewImage,
+use types::{
+    Digest, Error, Reference, Result,
+    image::{Descriptor, ImageConfig, NewImage, Platform, Source},
 };
+
+use super::{check_platform, spool::Spool, spooled};
 
 /// Indexes in indexes are followed this deep.
 const MAX_DEPTH: usize = 4;
@@ -170,13 +168,9 @@ fn image(spool: &Spool, manifest: &Entry, platform: Option<&Platform>) -> Result
             parsed.rootfs.diff_ids.len()
         )));
     }
+    let mut found = Vec::with_capacity(layers.len());
     for (index, (layer, expected)) in layers.iter().zip(&parsed.rootfs.diff_ids).enumerate() {
-        let found = &spool.layer_at(&blob_path(&layer.digest))?.diff_id;
-        if found != expected {
-            return Err(Error::invalid(format!(
-                "invalid diffID for layer {index}: expected \"{expected}\", got \"{found}\""
-            )));
-        }
+        found.push(spooled(spool, index, &blob_path(&layer.digest), expected)?);
     }
     let layers = layers.into_iter().map(
         |Entry {
@@ -197,6 +191,7 @@ fn image(spool: &Spool, manifest: &Entry, platform: Option<&Platform>) -> Result
     };
     Ok(NewImage {
         config,
+        layers: found,
         parent: None,
         references: Vec::new(),
         source: Some(source),

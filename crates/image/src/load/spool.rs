@@ -9,11 +9,11 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use types::{Digest, Error, Result};
 
+use super::Progress;
 use crate::{
     input::decompress,
     layers::{Ingested, LayerGuard, LayerMeta, LayerStore, archive_error},
     names::{clean, join_link},
-    store::Progress,
     tar::{Kind, Reader, looks_like_tar},
 };
 
@@ -27,7 +27,7 @@ const MAX_LINKS: usize = 8;
 /// A layer of the archive.
 pub(crate) struct SpooledLayer {
     pub meta: LayerMeta,
-    _guard: LayerGuard,
+    guard: LayerGuard,
 }
 
 /// A file of the archive.
@@ -110,6 +110,15 @@ impl Spool {
         self.new.clone()
     }
 
+    /// What holds its layers.
+    pub(crate) fn into_guards(self) -> Vec<LayerGuard> {
+        let guard = |item| match item {
+            Item::Layer(layer) => Some(layer.guard),
+            _ => None,
+        };
+        self.items.into_values().filter_map(guard).collect()
+    }
+
     /// Reads the archive to its end.
     pub(crate) fn read(&mut self, archive: &mut (impl Read + Send)) -> Result<()> {
         let failed = |error: io::Error| archive_error("loading images", &error);
@@ -153,7 +162,7 @@ impl Spool {
         {
             return Ok(Item::Layer(SpooledLayer {
                 meta: self.layers.meta(digest)?,
-                _guard: guard,
+                guard,
             }));
         }
         let mut head = Vec::with_capacity(512);
@@ -223,10 +232,7 @@ impl Spool {
                 if !existed {
                     self.new.insert(meta.diff_id.clone());
                 }
-                Ok(Item::Layer(SpooledLayer {
-                    meta,
-                    _guard: guard,
-                }))
+                Ok(Item::Layer(SpooledLayer { meta, guard }))
             }
             Err(error) if error.kind == types::Kind::InvalidParameter => Ok(Item::Bad(error)),
             Err(error) => Err(error),

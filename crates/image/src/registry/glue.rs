@@ -1,173 +1,117 @@
-//! The image store as the end of a pull and the beginning of a push.
+//! The layer store as the end of a pull and the beginning of a push.
 //!
-//! Owns what is recorded of a registry beside the image itself: the digest that a repository
-//! knows it by, its manifest, and its layers' compressed forms, so that later pushes can spare
-//! them. Locks and order of the records are the image store's.
+//! Owns what is told of an image that came or went: its names, its manifest, and its layers'
+//! compressed forms, so that later pushes can spare them. Recording that is the caller's.
 
-use std::{
-    collections::{HashMap, HashSet},
-    io::Read,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashSet, io::Read, sync::Arc};
 
 use bytes::Bytes;
-use types::{Digest, Error, Namespace, Reference, Result, error::ResultExt as _};
+use types::{
+    Digest, Error, Reference, Result,
+    error::ResultExt as _,
+    image::{self, LayerRef, NewImage, PushedImage, Source},
+};
 
 use super::{
     Client, Credentials, Descriptor, KnownBlob, PullRequest, PullSink, Pulled, PulledImage,
-    PushImage, PushLayer, PushSource, Pushed, Report, push::headline,
+    PushImage, PushLayer, PushSource, Pushed, Report,
 };
 use crate::{
+    blocking,
     layers::{LayerGuard, LayerStore},
-    record::{self, Image, Source},
-    store::{ImageStore, Index, NewImage, blocking},
 };
 
-/// What to push.
-#[derive(Debug, Clone)]
-pub struct PushRequest {
-    /// The image; `latest` is implied unless `all_tags`.
-    pub reference: Reference,
-    /// Every tag of the repository.
-    pub all_tags: bool,
-    /// Who asks.
-    pub credentials: Credentials,
+/// What is on record of the images that a pull may bring.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Images.
+    pub images: HashSet<Digest>,
+    /// What points at them.
+    pub references: Vec<(Reference, Digest)>,
 }
 
-impl ImageStore {
-    /// Pulls into the namespace. See [`Client::pull`] for what is reported and which errors
-    /// come.
-    pub async fn pull(
+/// Whoever records what a pull brings.
+pub trait PullKeeper: Send + Sync + 'static {
+    /// Keeps layers of an image to come.
+    fn hold(&self, guards: Vec<LayerGuard>);
+    /// The image is whole: all its layers were given to [`PullKeeper::hold`].
+    fn keep(&self, image: NewImage) -> Result<()>;
+}
+
+impl Client {
+    /// Pulls into a layer store. See [`Client::pull`] for what is reported and which errors
+    /// come. Layers of a pull that fails stay, so that the next one need not bring them again;
+    /// a sweep may take them.
+    pub async fn pull_into(
         &self,
-        client: &Client,
-        ns: &Namespace,
+        layers: &Arc<LayerStore>,
         request: &PullRequest,
+        known: Known,
+        keeper: Arc<dyn PullKeeper>,
         report: Report,
     ) -> Result<Vec<Pulled>> {
         let sink = Arc::new(StoreSink {
-            images: self.clone(),
-            ns: ns.clone(),
-            guards: Mutex::default(),
+            layers: layers.clone(),
+            known,
+            keeper,
         });
-        client.pull(request, sink, report).await
+        self.pull(request, sink, report).await
     }
 
-    /// Pushes from the namespace and records the digests that the registry knows the images
-    /// by. See [`Client::push`] for what is reported and which errors come.
-    pub async fn push(
+    /// Pushes images out of a layer store, all to the repository of `repository`. See
+    /// [`Client::push`] for what is reported and which errors come.
+    pub async fn push_from(
         &self,
-        client: &Client,
-        ns: &Namespace,
-        request: &PushRequest,
+        layers: &Arc<LayerStore>,
+        repository: &Reference,
+        images: &[image::PushImage],
+        credentials: &Credentials,
         report: Report,
-    ) -> Result<Vec<Pushed>> {
-        let repository = &request.reference;
-        if repository.digest().is_some() {
-            return Err(Error::invalid("cannot push a digest reference"));
-        }
-        let index = self.index(ns).await?;
-        let wanted = match wanted(&index, request) {
-            Ok(wanted) => wanted,
-            Err(error) => {
-                // docker says where to before it says that there is nothing.
-                report(headline(repository));
-                return Err(error);
-            }
-        };
-        let known = known_blobs(&index);
+    ) -> Result<Vec<PushedImage>> {
         let mut guards = Vec::new();
-        let mut images = Vec::new();
-        for (reference, image) in &wanted {
-            let (layers, held) = self.push_layers(image, &known).await?;
+        let mut wanted = Vec::new();
+        for image in images {
+            let (layers, held): (Vec<_>, Vec<_>) =
+                hold(layers, &image.layers).await?.into_iter().unzip();
             guards.extend(held);
-            images.push(push_image(reference, image, layers));
+            wanted.push(push_image(image, layers));
         }
-        let source = Arc::new(StoreSource(self.layers().clone()));
-        let pushed = client
-            .push(repository, images, &request.credentials, source, report)
+        let source = Arc::new(StoreSource(layers.clone()));
+        let pushed = self
+            .push(repository, wanted, credentials, source, report)
             .await?;
-        for (done, (_, image)) in pushed.iter().zip(&wanted) {
-            self.record_push(ns, image, done).await?;
-        }
-        Ok(pushed)
-    }
-
-    /// The layers of `image` for a push, and what keeps them.
-    async fn push_layers(
-        &self,
-        image: &Image,
-        known: &HashMap<Digest, Vec<KnownBlob>>,
-    ) -> Result<(Vec<PushLayer>, Vec<LayerGuard>)> {
-        let (store, diff_ids) = (self.layers().clone(), image.diff_ids());
-        let held = move || {
-            let hold = |diff_id: &Digest| {
-                let guard = store.pin(diff_id);
-                let guard = guard
-                    .ok_or_else(|| Error::not_found(format!("layer {diff_id} does not exist")))?;
-                Ok((store.meta(diff_id)?.tar_size, guard))
-            };
-            diff_ids.iter().map(hold).collect::<Result<Vec<_>>>()
-        };
-        let (mut layers, mut guards) = (Vec::new(), Vec::new());
-        for (diff_id, (size, guard)) in image.diff_ids().into_iter().zip(blocking(held).await?) {
-            let known = known.get(&diff_id).cloned().unwrap_or_default();
-            layers.push(PushLayer {
-                diff_id,
-                size,
-                known,
-            });
-            guards.push(guard);
-        }
-        Ok((layers, guards))
-    }
-
-    /// Remembers what the registry has now. An image that was removed meanwhile stays so.
-    async fn record_push(&self, ns: &Namespace, image: &Image, pushed: &Pushed) -> Result<()> {
-        match self.get(ns, &image.id).await {
-            Err(error) if error.kind == types::Kind::NotFound => return Ok(()),
-            other => other?,
-        };
-        let digest = pushed.descriptor.digest.clone();
-        let new = NewImage {
-            config: image.raw_config.clone(),
-            references: vec![pushed.reference.with_digest(digest)],
-            source: source(&pushed.descriptor, &pushed.bytes, &pushed.layers),
-            ..NewImage::default()
-        };
-        self.create_image(ns, new).await.map(drop)
+        drop(guards);
+        let done = pushed.iter().zip(images);
+        Ok(done
+            .map(|(done, image)| pushed_image(done, image))
+            .collect())
     }
 }
 
-/// The references to push and their images.
-fn wanted(index: &Index, request: &PushRequest) -> Result<Vec<(Reference, Arc<Image>)>> {
-    let repository = &request.reference;
-    let here: Vec<&(Reference, Digest)> = index
-        .references
-        .iter()
-        .filter(|(one, _)| one.name() == repository.name() && one.tag().is_some())
-        .collect();
-    if here.is_empty() {
-        let name = repository.familiar_name();
-        return Err(Error::not_found(format!(
-            "An image does not exist locally with the tag: {name}"
-        )));
-    }
-    let one = repository.clone().or_latest();
-    let wanted = here
-        .into_iter()
-        .filter(|(reference, _)| request.all_tags || *reference == one)
-        .filter_map(|(reference, id)| Some((reference.clone(), index.images.get(id)?.clone())))
-        .collect::<Vec<_>>();
-    if wanted.is_empty() {
-        return Err(Error::not_found(format!(
-            "tag does not exist: {}",
-            one.familiar()
-        )));
-    }
-    Ok(wanted)
+/// Layers for a push, and what keeps them.
+async fn hold(
+    layers: &Arc<LayerStore>,
+    wanted: &[image::PushLayer],
+) -> Result<Vec<(PushLayer, LayerGuard)>> {
+    let (store, wanted) = (layers.clone(), wanted.to_vec());
+    let hold = move |layer: image::PushLayer| {
+        let missing = || Error::not_found(format!("layer {} does not exist", layer.diff_id));
+        let guard = store.pin(&layer.diff_id).ok_or_else(missing)?;
+        let known = layer.known.into_iter().map(|known| KnownBlob {
+            repository: known.repository,
+            descriptor: Descriptor::new(&known.blob.media_type, known.blob.digest, known.blob.size),
+        });
+        let layer = PushLayer {
+            size: store.meta(&layer.diff_id)?.tar_size,
+            known: known.collect(),
+            diff_id: layer.diff_id,
+        };
+        Ok((layer, guard))
+    };
+    blocking(move || wanted.into_iter().map(hold).collect()).await
 }
 
-fn push_image(reference: &Reference, image: &Image, layers: Vec<PushLayer>) -> PushImage {
+fn push_image(image: &image::PushImage, layers: Vec<PushLayer>) -> PushImage {
     let original = image.source.as_ref().map(|source| {
         (
             source.media_type.clone(),
@@ -175,48 +119,25 @@ fn push_image(reference: &Reference, image: &Image, layers: Vec<PushLayer>) -> P
         )
     });
     PushImage {
-        reference: reference.clone(),
-        config: image.raw_config.clone().into(),
+        reference: image.reference.clone(),
+        config: image.config.clone().into(),
         layers,
         original,
     }
 }
 
-/// The compressed forms of layers that some repository had, as the images' sources and their
-/// digests in repositories tell.
-fn known_blobs(index: &Index) -> HashMap<Digest, Vec<KnownBlob>> {
-    let mut known: HashMap<Digest, Vec<KnownBlob>> = HashMap::new();
-    for (reference, id) in &index.references {
-        let Some(image) = index
-            .images
-            .get(id)
-            .filter(|_| reference.digest().is_some())
-        else {
-            continue;
-        };
-        let Some(source) = image.source.as_ref() else {
-            continue;
-        };
-        if source.layers.len() != image.layers.len() {
-            continue;
-        }
-        for (layer, blob) in image.layers.iter().zip(&source.layers) {
-            let blob = KnownBlob {
-                repository: reference.name(),
-                descriptor: Descriptor::new(&blob.media_type, blob.digest.clone(), blob.size),
-            };
-            let list = known.entry(layer.diff_id.clone()).or_default();
-            if !list.contains(&blob) {
-                list.push(blob);
-            }
-        }
+fn pushed_image(done: &Pushed, image: &image::PushImage) -> PushedImage {
+    let digest = done.descriptor.digest.clone();
+    PushedImage {
+        id: Digest::of(image.config.as_bytes()),
+        reference: done.reference.with_digest(digest),
+        source: source(&done.descriptor, &done.bytes, &done.layers),
     }
-    known
 }
 
-/// The record of a manifest; `None` for one that is not text, which no registry accepts.
+/// What is told of a manifest; `None` for one that is not text, which no registry accepts.
 fn source(descriptor: &Descriptor, manifest: &Bytes, layers: &[Descriptor]) -> Option<Source> {
-    let layer = |one: &Descriptor| record::Descriptor {
+    let layer = |one: &Descriptor| image::Descriptor {
         media_type: one.media_type.clone(),
         digest: one.digest.clone(),
         size: one.size,
@@ -228,22 +149,17 @@ fn source(descriptor: &Descriptor, manifest: &Bytes, layers: &[Descriptor]) -> O
     })
 }
 
-/// The end of one pull: holds every layer until the image is recorded.
+/// The end of one pull.
 struct StoreSink {
-    images: ImageStore,
-    ns: Namespace,
-    guards: Mutex<Vec<LayerGuard>>,
+    layers: Arc<LayerStore>,
+    known: Known,
+    keeper: Arc<dyn PullKeeper>,
 }
 
 impl StoreSink {
-    fn hold(&self, guards: impl IntoIterator<Item = LayerGuard>) {
-        let mut held = self.guards.lock().unwrap_or_else(PoisonError::into_inner);
-        held.extend(guards);
-    }
-
     /// Holds all of `diff_ids`; says whether all are there.
     async fn pin(&self, diff_ids: Vec<Digest>) -> Result<bool> {
-        let layers = self.images.layers().clone();
+        let layers = self.layers.clone();
         let guards = blocking(move || {
             let unique: HashSet<&Digest> = diff_ids.iter().collect();
             Ok(unique
@@ -253,19 +169,15 @@ impl StoreSink {
         });
         let guards = guards.await?;
         let all = guards.is_some();
-        self.hold(guards.into_iter().flatten());
+        self.keeper.hold(guards.unwrap_or_default());
         Ok(all)
     }
 }
 
 #[async_trait::async_trait]
 impl PullSink for StoreSink {
-    async fn has_image(&self, id: &Digest) -> Result<bool> {
-        match self.images.get(&self.ns, id).await {
-            Ok(image) => self.pin(image.diff_ids()).await,
-            Err(error) if error.kind == types::Kind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+    async fn has_image(&self, id: &Digest, diff_ids: &[Digest]) -> Result<bool> {
+        Ok(self.known.images.contains(id) && self.pin(diff_ids.to_vec()).await?)
     }
 
     async fn has_layer(&self, diff_id: &Digest) -> Result<bool> {
@@ -273,8 +185,8 @@ impl PullSink for StoreSink {
     }
 
     fn put_layer(&self, diff_id: &Digest, tar: &mut (dyn Read + Send)) -> Result<()> {
-        let ingested = self.images.layers().ingest(tar, Some(diff_id))?;
-        self.hold([ingested.guard]);
+        let ingested = self.layers.ingest(tar, Some(diff_id))?;
+        self.keeper.hold(vec![ingested.guard]);
         Ok(())
     }
 
@@ -284,7 +196,7 @@ impl PullSink for StoreSink {
             id,
             config,
             resolved,
-            ..
+            diff_ids,
         } = image;
         let config = String::from_utf8(config.to_vec())
             .during(|| format!("reading the configuration of {}", reference.familiar()))?;
@@ -294,20 +206,26 @@ impl PullSink for StoreSink {
             Some(tag) => reference.with_tag(tag)?,
             None => pinned.clone(),
         };
-        let before = self.images.index(&self.ns).await?;
-        let before = before.references.into_iter().find(|(one, _)| *one == named);
-        let new = NewImage {
+        let before = self.known.references.iter().find(|(one, _)| *one == named);
+        let moved = before.is_none_or(|(_, image)| *image != id);
+        let layers = self.layers.clone();
+        let size = move |diff_id: Digest| {
+            let size = layers.meta(&diff_id)?.size;
+            Ok(LayerRef { diff_id, size })
+        };
+        let layers = blocking(move || diff_ids.into_iter().map(size).collect()).await?;
+        self.keeper.keep(NewImage {
             config,
+            layers,
+            parent: None,
             references: vec![named, pinned],
             source: source(
                 &resolved.descriptor,
                 &resolved.bytes,
                 &resolved.manifest.layers,
             ),
-            ..NewImage::default()
-        };
-        self.images.create_image(&self.ns, new).await?;
-        Ok(before.is_none_or(|(_, image)| image != id))
+        })?;
+        Ok(moved)
     }
 }
 

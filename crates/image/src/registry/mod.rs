@@ -15,7 +15,7 @@
 //! | `blob` | a layer's bytes: resumed, verified, decompressed while they arrive |
 //! | `pull`, `push`, `upload` | the two operations |
 //! | `fault` | what goes wrong, in docker's words |
-//! | `glue` | the image store as sink and source |
+//! | `glue` | the layer store as sink and source |
 
 mod auth;
 mod blob;
@@ -38,11 +38,11 @@ mod tests;
 pub use auth::Credentials;
 pub use client::{Client, Options};
 pub use connection::Patience;
-pub use glue::PushRequest;
+pub use glue::{Known, PullKeeper};
 pub use manifest::{Descriptor, Manifest};
 pub use platform::Platform;
 pub use progress::{Progress, Report};
 pub use pull::{PullRequest, PullSink, Pulled, PulledImage};
-pub use push::{KnownBlob, PushImage, PushLayer, PushSource, Pushed};
+pub use push::{KnownBlob, PushImage, PushLayer, PushSource, Pushed, headline};
 pub use resolve::{Inspection, Resolved};
 pub use upload::gzip;

@@ -43,8 +43,9 @@ pub struct PulledImage {
 /// before the image is recorded.
 #[async_trait::async_trait]
 pub trait PullSink: Send + Sync + 'static {
-    /// Whether the image is there with all its layers, so that nothing has to be fetched.
-    async fn has_image(&self, id: &Digest) -> Result<bool>;
+    /// Whether the image is there with all its layers (`diff_ids`), so that nothing has to be
+    /// fetched.
+    async fn has_image(&self, id: &Digest, diff_ids: &[Digest]) -> Result<bool>;
     /// Whether the layer is there; if so it must stay until the pull ends.
     async fn has_layer(&self, diff_id: &Digest) -> Result<bool>;
     /// Takes one layer: an uncompressed tar. Blocking. Must verify `diff_id` and keep nothing
@@ -198,7 +199,7 @@ impl Pull<'_> {
             )
             .into());
         }
-        if !self.sink.has_image(&id).await? {
+        if !self.sink.has_image(&id, &diff_ids).await? {
             self.layers(&resolved.manifest.layers, &diff_ids).await?;
         }
         let digest = resolved.target.digest.clone();

@@ -123,8 +123,8 @@ impl Client {
     }
 }
 
-/// The first message of a push.
-pub(crate) fn headline(repository: &Reference) -> Progress {
+/// The first message of a push, which comes even before that there is nothing to push.
+pub fn headline(repository: &Reference) -> Progress {
     Progress::of(
         "",
         format!("The push refers to repository [{}]", repository.name()),

@@ -1,18 +1,16 @@
-//! What the tests share: a tar builder that can also build wrong tars, and a store in memory.
+//! What the tests share: a tar builder that can also build wrong tars, and a layer store.
+//! Those of the crate `engine` use it, too.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::{
-    collections::BTreeMap,
     io::Read as _,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Arc, Mutex},
-    time::Duration,
+    sync::Arc,
 };
 
-use image::{ImageStore, LayerStore, NewImage};
-use store::{Entry, Guard, LeaseId, Listing, Op, Revision, Store, Txn, Watch};
-use types::{Digest, Namespace};
+use image::LayerStore;
+use types::Digest;
 
 /// Builds tars, right and wrong ones.
 #[derive(Default, Clone)]
@@ -190,168 +188,10 @@ pub(crate) fn listing(dir: &Path) -> Vec<String> {
     found
 }
 
-/// A store in memory without watches and leases.
-#[derive(Default)]
-pub(crate) struct Memory(Mutex<(Revision, BTreeMap<String, Entry>)>);
-
-#[async_trait::async_trait]
-impl Store for Memory {
-    async fn get(&self, key: &str) -> store::Result<Option<Entry>> {
-        Ok(self.0.lock().unwrap().1.get(key).cloned())
-    }
-    async fn list(&self, prefix: &str) -> store::Result<Listing> {
-        let state = self.0.lock().unwrap();
-        let entries = state
-            .1
-            .values()
-            .filter(|entry| entry.key.starts_with(prefix))
-            .cloned()
-            .collect();
-        Ok(Listing {
-            revision: state.0,
-            entries,
-        })
-    }
-    async fn commit(&self, txn: Txn) -> store::Result<Revision> {
-        let mut state = self.0.lock().unwrap();
-        for guard in &txn.guards {
-            let (key, holds) = match guard {
-                Guard::Absent(key) => (key, !state.1.contains_key(key)),
-                Guard::Present(key) => (key, state.1.contains_key(key)),
-                Guard::Unchanged(key, revision) => (
-                    key,
-                    state
-                        .1
-                        .get(key)
-                        .is_some_and(|entry| entry.modified == *revision),
-                ),
-            };
-            if !holds {
-                return Err(store::Error::Conflict { key: key.clone() });
-            }
-        }
-        state.0 += 1;
-        let now = state.0;
-        for op in txn.ops {
-            match op {
-                Op::Put { key, value, lease } => {
-                    let created = state.1.get(&key).map_or(now, |entry| entry.created);
-                    state.1.insert(
-                        key.clone(),
-                        Entry {
-                            key,
-                            value,
-                            created,
-                            modified: now,
-                            lease,
-                        },
-                    );
-                }
-                Op::Delete { key } => drop(state.1.remove(&key)),
-                Op::DeletePrefix { prefix } => state.1.retain(|key, _| !key.starts_with(&prefix)),
-            }
-        }
-        Ok(now)
-    }
-    async fn watch(&self, _prefix: &str, _after: Revision) -> store::Result<Watch> {
-        Err(store::Error::Engine {
-            operation: "watch".into(),
-            reason: "not in this store".into(),
-        })
-    }
-    async fn grant(&self, _ttl: Duration) -> store::Result<LeaseId> {
-        Err(store::Error::Engine {
-            operation: "grant".into(),
-            reason: "not in this store".into(),
-        })
-    }
-    async fn keep_alive(&self, lease: LeaseId) -> store::Result<()> {
-        Err(store::Error::LeaseExpired(lease))
-    }
-    async fn revoke(&self, lease: LeaseId) -> store::Result<()> {
-        Err(store::Error::LeaseExpired(lease))
-    }
-}
-
-/// An image store in a directory that goes away with it.
-pub(crate) struct Images {
-    pub(crate) dir: tempfile::TempDir,
-    pub(crate) store: ImageStore,
-    pub(crate) records: Arc<Memory>,
-    pub(crate) ns: Namespace,
-}
-
-pub(crate) async fn images() -> Images {
-    let dir = tempfile::tempdir().unwrap();
-    let records = Arc::new(Memory::default());
-    let store = ImageStore::open(dir.path(), records.clone()).await.unwrap();
-    Images {
-        dir,
-        store,
-        records,
-        ns: Namespace::default(),
-    }
-}
-
-impl Images {
-    pub(crate) fn left(&self) -> Vec<String> {
-        let mut names: Vec<String> = std::fs::read_dir(self.dir.path().join("layers"))
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name != "base")
-            .collect();
-        names.sort();
-        names
-    }
-    /// Records an image of these layers.
-    pub(crate) async fn image(
-        &self,
-        layers: &[&[u8]],
-        extra: &str,
-        tags: &[&str],
-        parent: Option<Digest>,
-    ) -> Digest {
-        let ids: Vec<Digest> = layers.iter().map(|tar| Digest::of(tar)).collect();
-        let mut guards = Vec::new();
-        for (tar, id) in layers.iter().zip(&ids) {
-            guards.push(self.store.layers().ingest(*tar, Some(id)).unwrap());
-        }
-        let config = config(&ids, extra);
-        let references = tags.iter().map(|tag| tag.parse().unwrap()).collect();
-        let new = NewImage {
-            config,
-            parent,
-            references,
-            source: None,
-        };
-        self.store
-            .create_image(&self.ns, new)
-            .await
-            .unwrap()
-            .id
-            .clone()
-    }
-    /// Loads from memory.
-    pub(crate) async fn load(&self, archive: &[u8]) -> types::Result<Vec<image::Loaded>> {
-        let archive = std::io::Cursor::new(archive.to_vec());
-        self.store
-            .load(&self.ns, archive, None, Arc::new(|_, _| {}))
-            .await
-    }
-    /// Saves into memory.
-    pub(crate) async fn save(&self, names: &[&str]) -> Vec<u8> {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let to = tokio::fs::File::from_std(file.reopen().unwrap());
-        self.store.save(&self.ns, &names, to).await.unwrap();
-        std::fs::read(file.path()).unwrap()
-    }
-}
-
 /// A configuration's text; `extra` tells images apart.
 pub(crate) fn config(layers: &[Digest], extra: &str) -> String {
     serde_json::json!({
-        "architecture": image::Platform::host().architecture,
+        "architecture": types::image::Platform::host().architecture,
         "os": "linux",
         "created": "2024-05-06T07:08:09.123456789Z",
         "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"], "Labels": {"extra": extra}, "Volumes": null},

@@ -172,10 +172,7 @@ pub(crate) fn summary(
     };
     ContainerSummary {
         id: record.id.to_string(),
-        names: std::iter::once(record.name.as_str())
-            .chain(view.link_names.iter().map(String::as_str))
-            .map(|name| format!("/{name}"))
-            .collect(),
+        names: vec![format!("/{}", record.name)],
         image,
         image_id: id,
         command: command(view),

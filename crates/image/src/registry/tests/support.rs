@@ -76,7 +76,7 @@ pub(super) struct Memory {
 
 #[async_trait::async_trait]
 impl PullSink for Memory {
-    async fn has_image(&self, id: &Digest) -> Result<bool> {
+    async fn has_image(&self, id: &Digest, _: &[Digest]) -> Result<bool> {
         Ok(self
             .images
             .lock()

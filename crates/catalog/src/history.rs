@@ -2,7 +2,7 @@
 
 use types::{Digest, Namespace, Reference, Result, Time};
 
-use crate::{record::Image, store::ImageStore};
+use crate::{catalog::Catalog, record::Image};
 
 /// One row of `docker history`.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,7 +44,7 @@ fn rows(image: &Image) -> Vec<HistoryRow> {
     rows
 }
 
-impl ImageStore {
+impl Catalog {
     /// The history of image `name`, newest first.
     pub async fn history(&self, ns: &Namespace, name: &str) -> Result<Vec<HistoryRow>> {
         let index = self.index(ns).await?;

@@ -1,16 +1,22 @@
-//! The image store: load, save, tags, removal, history, usage, import.
+//! The library over a node's layers: load, save, tags, removal, history, usage, import.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall end")]
 
+#[path = "../../../image/tests/common/mod.rs"]
 mod common;
+mod harness;
 
 use std::{collections::HashSet, io::Write as _, process::Command, sync::Arc};
 
-use common::{Images, Tar, config, images};
-use image::{
-    ConfigPatch, ContainerUse, ImageStore, LayerPins, NewImage, Platform, PruneFilter, Removal,
-};
+use agent::{NodeImages as _, local::images::LocalImages};
+use catalog::{ContainerUse, PruneFilter, Removal};
+use common::{Tar, config};
+use engine::library::{LayerPins, Library};
+use harness::{Images, images};
 use serde_json::{Value, json};
-use types::{ContainerId, Digest, Kind, Namespace};
+use types::{
+    Config, ContainerId, Digest, Kind, Namespace,
+    image::{NewImage, Platform},
+};
 
 fn base() -> Vec<u8> {
     Tar::default().file("base", &[b'b'; 1000]).end()
@@ -123,7 +129,11 @@ async fn loads_docker_archives() {
     );
     let loaded = images.load(&archive).await.unwrap();
     assert_eq!(loaded.len(), 1);
-    let image = images.store.resolve(&images.ns, "busybox:1").await.unwrap();
+    let image = images
+        .catalog
+        .resolve(&images.ns, "busybox:1")
+        .await
+        .unwrap();
     assert_eq!(image.id, loaded[0].id);
     assert_eq!(image.id, Digest::of(image.raw_config.as_bytes()));
     assert_eq!(
@@ -132,7 +142,7 @@ async fn loads_docker_archives() {
     );
     assert_eq!(image.size(), 2300);
     let tags: Vec<String> = images
-        .store
+        .catalog
         .references(&images.ns, &image.id)
         .await
         .unwrap()
@@ -159,17 +169,13 @@ async fn loads_oci_layouts() {
             .await
             .unwrap();
         assert_eq!(loaded[0].references[0].familiar(), "oci:1");
-        let image = images.store.get(&images.ns, &loaded[0].id).await.unwrap();
+        let image = images.catalog.get(&images.ns, &loaded[0].id).await.unwrap();
         let source = image.source.as_ref().unwrap();
         assert_eq!(source.layers.len(), 2);
         assert!(source.manifest.contains(source.layers[0].digest.as_str()));
-        let archive = std::io::Cursor::new(oci_archive(&[base(), app()], zstd));
-        let wrong = images.store.load(
-            &images.ns,
-            archive,
-            Some(Platform::parse("linux/riscv64").unwrap()),
-            Arc::new(|_, _| {}),
-        );
+        let archive = oci_archive(&[base(), app()], zstd);
+        let riscv = Platform::parse("linux/riscv64", &Platform::host()).unwrap();
+        let wrong = images.load_for(&archive, Some(riscv));
         assert_eq!(wrong.await.unwrap_err().kind, Kind::NotFound);
     }
 }
@@ -227,7 +233,13 @@ async fn saves_what_it_loaded() {
     loaded.sort_by(|a, b| a.id.cmp(&b.id));
     assert_eq!(again, loaded);
     // An id saves the bare image.
-    let id = one.store.resolve(&one.ns, "two").await.unwrap().id.clone();
+    let id = one
+        .catalog
+        .resolve(&one.ns, "two")
+        .await
+        .unwrap()
+        .id
+        .clone();
     let bare = images()
         .await
         .load(&one.save(&[id.short()]).await)
@@ -327,7 +339,7 @@ async fn bad_archives_leave_nothing() {
         + 20;
     damaged[at] ^= 0xff;
     refused(&images, &damaged).await;
-    assert!(images.store.list(&images.ns).await.unwrap().is_empty());
+    assert!(images.catalog.list(&images.ns).await.unwrap().is_empty());
     // What nothing refers to does not stay even when all is well.
     images
         .load(&with(&["l"]).file("l", &base()).file("unused", &app()).end())
@@ -349,7 +361,7 @@ async fn names_resolve_as_docker_does() {
         references: vec![pinned.parse().unwrap()],
         ..NewImage::default()
     };
-    images.store.create_image(&images.ns, new).await.unwrap();
+    images.record(&images.ns, new).await;
     for name in [
         "busybox",
         "busybox:latest",
@@ -362,7 +374,7 @@ async fn names_resolve_as_docker_does() {
         &format!("busybox:other@{digest}"),
     ] {
         assert_eq!(
-            images.store.resolve(&images.ns, name).await.unwrap().id,
+            images.catalog.resolve(&images.ns, name).await.unwrap().id,
             id,
             "{name}"
         );
@@ -373,7 +385,7 @@ async fn names_resolve_as_docker_does() {
         ("busybox:2", "busybox:2"),
         ("ffffffffffff", "ffffffffffff:latest"),
     ] {
-        let error = images.store.resolve(&images.ns, name).await.unwrap_err();
+        let error = images.catalog.resolve(&images.ns, name).await.unwrap_err();
         assert_eq!(
             (error.kind, error.message),
             (Kind::NotFound, format!("No such image: {shown}"))
@@ -381,7 +393,7 @@ async fn names_resolve_as_docker_does() {
     }
     assert_eq!(
         images
-            .store
+            .catalog
             .resolve(&images.ns, "Bad")
             .await
             .unwrap_err()
@@ -389,15 +401,15 @@ async fn names_resolve_as_docker_does() {
         Kind::InvalidParameter
     );
     let other: Namespace = "other".parse().unwrap();
-    assert!(images.store.resolve(&other, "busybox").await.is_err());
+    assert!(images.catalog.resolve(&other, "busybox").await.is_err());
     images
-        .store
+        .catalog
         .tag(&images.ns, "busybox", &"new/name".parse().unwrap())
         .await
         .unwrap();
     assert_eq!(
         images
-            .store
+            .catalog
             .resolve(&images.ns, "new/name:latest")
             .await
             .unwrap()
@@ -406,7 +418,7 @@ async fn names_resolve_as_docker_does() {
     );
     assert!(
         images
-            .store
+            .catalog
             .tag(&images.ns, "busybox", &pinned.parse().unwrap())
             .await
             .is_err()
@@ -438,7 +450,7 @@ async fn removal_follows_docker() {
             running,
         });
         images
-            .store
+            .library
             .remove(ns, name, force, true, &move |_| {
                 user.clone().into_iter().collect()
             })
@@ -530,11 +542,11 @@ async fn layers_stay_while_anybody_needs_them() {
         config: config(&[ids[2].clone()], "theirs"),
         ..NewImage::default()
     };
-    images.store.create_image(&other, new).await.unwrap();
-    images.store.set_pins(Arc::new(Held(ids[0].clone())));
-    let guard = images.store.layers().pin(&ids[1]).unwrap();
+    images.record(&other, new).await;
+    images.library.set_pins(Arc::new(Held(ids[0].clone())));
+    let guard = images.node.layers().pin(&ids[1]).unwrap();
     images
-        .store
+        .library
         .remove(&images.ns, "mine:1", false, true, &nobody)
         .await
         .unwrap();
@@ -542,12 +554,11 @@ async fn layers_stay_while_anybody_needs_them() {
     kept.sort();
     assert_eq!(images.left(), kept);
     drop(guard);
-    assert_eq!(images.store.collect_garbage().await.unwrap(), 1);
+    assert_eq!(images.library.collect_garbage().await.unwrap(), 1);
     assert_eq!(images.left().len(), 2);
     // A new start without the records of a crashed load.
-    let again = ImageStore::open(images.dir.path(), images.records.clone())
-        .await
-        .unwrap();
+    let node = LocalImages::open(images.dir.path(), &[]).await.unwrap();
+    let again = Library::new(images.catalog.clone(), Arc::new(node));
     again.collect_garbage().await.unwrap();
     assert_eq!(images.left(), [ids[2].hex()]);
 }
@@ -560,7 +571,7 @@ async fn prune_and_usage_are_true() {
         .image(&[&base(), &app()], "one", &["one:1"], None)
         .await;
     images.image(&[&base()], "dangling", &[], None).await;
-    let usage = images.store.disk_usage(ns).await.unwrap();
+    let usage = images.catalog.disk_usage(ns).await.unwrap();
     assert_eq!(usage.layers_size, 1300);
     let of = |id: &Digest| {
         usage
@@ -580,18 +591,15 @@ async fn prune_and_usage_are_true() {
     };
     assert!(
         images
-            .store
+            .library
             .prune(ns, &labelled, &nobody)
             .await
             .unwrap()
-            .removals
+            .0
             .is_empty()
     );
-    let pruned = images.store.prune(ns, &dangling, &nobody).await.unwrap();
-    assert_eq!(
-        (text(&pruned.removals), pruned.space_reclaimed),
-        (vec!["image".to_owned()], 0)
-    );
+    let pruned = images.library.prune(ns, &dangling, &nobody).await.unwrap();
+    assert_eq!((text(&pruned.0), pruned.1), (vec!["image".to_owned()], 0));
     let used = |_: &Digest| {
         vec![ContainerUse {
             id: ContainerId::random(),
@@ -600,11 +608,11 @@ async fn prune_and_usage_are_true() {
     };
     assert!(
         images
-            .store
+            .library
             .prune(ns, &PruneFilter::default(), &used)
             .await
             .unwrap()
-            .removals
+            .0
             .is_empty()
     );
     let old = PruneFilter {
@@ -613,52 +621,52 @@ async fn prune_and_usage_are_true() {
     };
     assert!(
         images
-            .store
+            .library
             .prune(ns, &old, &nobody)
             .await
             .unwrap()
-            .removals
+            .0
             .is_empty()
     );
     let pruned = images
-        .store
+        .library
         .prune(ns, &PruneFilter::default(), &nobody)
         .await
         .unwrap();
-    assert_eq!(
-        (text(&pruned.removals).len(), pruned.space_reclaimed),
-        (4, 1300)
-    );
+    assert_eq!((text(&pruned.0).len(), pruned.1), (4, 1300));
     assert!(images.left().is_empty());
 }
 
 #[tokio::test]
 async fn imports_a_root_file_system() {
     let images = images().await;
-    let tar = std::io::Cursor::new(zstd::encode_all(&base()[..], 1).unwrap());
+    let tar = Box::pin(std::io::Cursor::new(
+        zstd::encode_all(&base()[..], 1).unwrap(),
+    ));
     let image = images
-        .store
+        .library
         .import(
             &images.ns,
             tar,
             Some(&"imp".parse().unwrap()),
             "Imported from -",
-            ConfigPatch::default(),
+            Config::default(),
+            None,
         )
         .await
         .unwrap();
     assert_eq!(image.config.comment, "Imported from -");
     assert_eq!(image.diff_ids(), [Digest::of(&base())]);
-    let history = images.store.history(&images.ns, "imp").await.unwrap();
+    let history = images.catalog.history(&images.ns, "imp").await.unwrap();
     assert_eq!(
         (history.len(), history[0].size, history[0].tags.clone()),
         (1, 1000, vec!["imp:latest".to_owned()])
     );
-    let bad = std::io::Cursor::new(Tar::default().file("../x", b"").end());
+    let bad = Box::pin(std::io::Cursor::new(Tar::default().file("../x", b"").end()));
     assert!(
         images
-            .store
-            .import(&images.ns, bad, None, "", ConfigPatch::default())
+            .library
+            .import(&images.ns, bad, None, "", Config::default(), None)
             .await
             .is_err()
     );
@@ -672,7 +680,7 @@ async fn history_names_ancestors() {
     let child = images
         .image(&[&base(), &app()], "child", &["c:1"], Some(parent.clone()))
         .await;
-    let rows = images.store.history(&images.ns, "c:1").await.unwrap();
+    let rows = images.catalog.history(&images.ns, "c:1").await.unwrap();
     assert_eq!(
         rows.iter()
             .map(|row| (row.id.clone(), row.size))
@@ -680,4 +688,137 @@ async fn history_names_ancestors() {
         [(Some(child), 300), (Some(parent), 1000)]
     );
     assert_eq!(rows[1].tags, ["p:1"]);
+}
+
+#[tokio::test]
+async fn a_sweep_spares_what_was_held_since_it_began() {
+    let images = images().await;
+    let tar = base();
+    let layer = Digest::of(&tar);
+    let import = async || {
+        let tar = Box::pin(std::io::Cursor::new(tar.clone()));
+        images.node.layer_import(tar).await.unwrap()
+    };
+    let made = import().await;
+    assert!(made.fresh && !import().await.fresh);
+    // Held when it begins, and released before it removes: somebody may have recorded it.
+    let sweep = images.node.sweep_begin().await.unwrap();
+    images.node.layers_release(&made.hold).await.unwrap();
+    let unneeded = [layer.clone()];
+    assert_eq!(images.node.sweep(&sweep, &unneeded).await.unwrap(), 0);
+    assert_eq!(images.node.layers_list().await.unwrap(), unneeded);
+    // The second import's hold is still there.
+    let again = images.node.sweep_begin().await.unwrap();
+    assert_eq!(images.node.sweep(&again, &unneeded).await.unwrap(), 0);
+    // A sweep is good once, and only until the next begins.
+    for used in [&sweep, &again] {
+        let error = images.node.sweep(used, &unneeded).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Conflict);
+    }
+    let first = images.node.sweep_begin().await.unwrap();
+    images.node.sweep_begin().await.unwrap();
+    let error = images.node.sweep(&first, &unneeded).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Conflict);
+}
+
+#[tokio::test]
+async fn holds_are_all_or_none_and_end_with_their_owner() {
+    let images = images().await;
+    let (base, app) = (base(), app());
+    images.image(&[&base, &app], "x", &["x:1"], None).await;
+    let layers = [Digest::of(&base), Digest::of(&app)];
+    let missing = [layers[0].clone(), Digest::of(b"not there")];
+    assert!(images.library.hold(&missing).await.unwrap().is_none());
+    let held = images.library.hold(&layers).await.unwrap().unwrap();
+    images
+        .library
+        .remove(&images.ns, "x:1", false, true, &nobody)
+        .await
+        .unwrap();
+    assert_eq!(images.left().len(), 2);
+    // Given up without a word: the node hears of it soon.
+    drop(held);
+    let begun = std::time::Instant::now();
+    while !images.left().is_empty() {
+        assert!(begun.elapsed().as_secs() < 10, "the layers are still held");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        images.library.collect_garbage().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_load_that_nobody_waits_for_ends_clean() {
+    let images = images().await;
+    let archive = legacy_archive(&[base(), app()], &["a:1"]);
+    for whole in [false, true] {
+        let sent = if whole {
+            archive.len()
+        } else {
+            archive.len() / 2
+        };
+        let (reader, mut writer) = tokio::io::duplex(64 << 10);
+        let load = images
+            .library
+            .load(&images.ns, Box::pin(reader), None, Arc::new(drop));
+        let waiting = tokio::time::timeout(std::time::Duration::from_millis(50), load);
+        assert!(waiting.await.is_err());
+        tokio::io::AsyncWriteExt::write_all(&mut writer, &archive[..sent])
+            .await
+            .unwrap();
+        drop(writer);
+        let begun = std::time::Instant::now();
+        let recorded = async || !images.catalog.list(&images.ns).await.unwrap().is_empty();
+        while recorded().await != whole || images.left().len() != if whole { 2 } else { 0 } {
+            assert!(begun.elapsed().as_secs() < 10, "{:?}", images.left());
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_image_without_its_layers_is_not_recorded() {
+    let images = images().await;
+    let tar = Box::pin(std::io::Cursor::new(app()));
+    let made = images.node.layer_import(tar).await.unwrap();
+    let gone = Digest::of(&base());
+    let layers = [(gone, 1000), (made.layer.diff_id.clone(), 300)];
+    let new = NewImage {
+        config: config(&layers.clone().map(|(layer, _)| layer), "x"),
+        layers: layers
+            .map(|(diff_id, size)| types::image::LayerRef { diff_id, size })
+            .into(),
+        ..NewImage::default()
+    };
+    // Nor one whose configuration tells of others.
+    let other = NewImage {
+        layers: Vec::new(),
+        ..new.clone()
+    };
+    assert!(images.catalog.record(&images.ns, other).await.is_err());
+    let refused = images.library.record_made(&images.ns, made, Ok(new)).await;
+    assert_eq!(refused.unwrap_err().kind, Kind::NotFound);
+    assert!(images.left().is_empty());
+    assert!(images.catalog.list(&images.ns).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_push_says_where_to_before_there_is_nothing() {
+    let images = images().await;
+    let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let report = {
+        let heard = heard.clone();
+        Arc::new(move |one: agent::images::Progress| heard.lock().unwrap().push(one.status))
+    };
+    let repository = "127.0.0.1:1/none".parse().unwrap();
+    let pushed = images
+        .library
+        .push(&images.ns, &repository, false, Default::default(), report);
+    assert_eq!(
+        pushed.await.unwrap_err().message,
+        "An image does not exist locally with the tag: 127.0.0.1:1/none"
+    );
+    assert_eq!(
+        *heard.lock().unwrap(),
+        ["The push refers to repository [127.0.0.1:1/none]"]
+    );
 }

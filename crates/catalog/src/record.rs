@@ -1,39 +1,11 @@
 //! What an image is, as callers see it and as the store keeps it.
 
 use serde::{Deserialize, Serialize};
-use types::{Digest, Reference, Time, record::Record};
-
-use crate::config::ImageConfig;
-
-/// A layer of an image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LayerRef {
-    /// SHA-256 of the uncompressed tar.
-    pub diff_id: Digest,
-    /// Bytes of its files' contents.
-    pub size: u64,
-}
-
-/// A descriptor of the OCI image specification, as far as it is needed to fetch or send.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Descriptor {
-    pub media_type: String,
-    pub digest: Digest,
-    /// Bytes.
-    pub size: u64,
-}
-
-/// The manifest an image came with: what a push can send again unchanged.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Source {
-    /// Media type of the manifest.
-    pub media_type: String,
-    /// The manifest, byte for byte.
-    pub manifest: String,
-    /// Its layers as they were compressed, lowest first, in the order of the image's layers.
-    pub layers: Vec<Descriptor>,
-}
+use types::{
+    Digest, Reference, Time,
+    image::{ImageConfig, LayerRef, Source},
+    record::Record,
+};
 
 /// The stored form of an image: `ns/<namespace>/images/<hex of id>`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,13 +5,12 @@
 
 use std::collections::HashSet;
 
-use sha2::{Digest as _, Sha256};
 use store::Txn;
-use types::{ContainerId, Digest, Error, Namespace, Reference, Result, Time};
+use types::{ContainerId, Digest, Error, Namespace, Reference, Result, Time, image::chain_ids};
 
 use crate::{
+    catalog::{Catalog, Index, image_key, tag_key},
     record::Image,
-    store::{ImageStore, Index, image_key, tag_key},
 };
 
 /// A container that uses an image.
@@ -49,12 +48,12 @@ pub struct PruneFilter {
     pub labels_not: Vec<String>,
 }
 
-/// What a prune took away.
+/// What a removal took out of the records.
 #[derive(Debug, Clone, Default)]
-pub struct Pruned {
+pub struct Removed {
     pub removals: Vec<Removal>,
-    /// Bytes of the layers that went.
-    pub space_reclaimed: u64,
+    /// Layers of the images that went: nobody may need them any more.
+    pub layers: HashSet<Digest>,
 }
 
 /// Why an image cannot be deleted.
@@ -88,20 +87,6 @@ struct Plan<'a> {
     removals: Vec<Removal>,
     untagged: Vec<Reference>,
     deleted: Vec<Digest>,
-}
-
-/// The chain ids of an image's layers (OCI image specification, "Layer ChainID"), lowest first.
-pub(crate) fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
-    let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
-    for diff_id in diff_ids {
-        chain.push(match chain.last() {
-            None => diff_id.clone(),
-            Some(parent) => {
-                Digest::from_sha256(Sha256::digest(format!("{parent} {diff_id}")).into())
-            }
-        });
-    }
-    chain
 }
 
 impl Plan<'_> {
@@ -317,7 +302,7 @@ impl PruneFilter {
     }
 }
 
-impl ImageStore {
+impl Catalog {
     /// Removes a reference or an image, as `docker rmi name` (`force`: `-f`; `prune_parents`:
     /// not `--no-prune`, that is parents without tags go too).
     pub async fn remove(
@@ -327,7 +312,7 @@ impl ImageStore {
         force: bool,
         prune_parents: bool,
         in_use: InUse<'_>,
-    ) -> Result<Vec<Removal>> {
+    ) -> Result<Removed> {
         let mut plan = Plan {
             index: self.index(ns).await?,
             in_use,
@@ -336,8 +321,7 @@ impl ImageStore {
             deleted: Vec::new(),
         };
         plan.remove(name, force, prune_parents)?;
-        let (removals, _) = self.apply(ns, plan).await?;
-        Ok(removals)
+        self.apply(ns, plan).await
     }
 
     /// Removes images that nobody uses.
@@ -346,7 +330,7 @@ impl ImageStore {
         ns: &Namespace,
         filter: &PruneFilter,
         in_use: InUse<'_>,
-    ) -> Result<Pruned> {
+    ) -> Result<Removed> {
         let mut plan = Plan {
             index: self.index(ns).await?,
             in_use,
@@ -370,29 +354,26 @@ impl ImageStore {
             };
             plan.delete(&id, true, true, false)?;
         }
-        let (removals, space_reclaimed) = self.apply(ns, plan).await?;
-        Ok(Pruned {
-            removals,
-            space_reclaimed,
-        })
+        self.apply(ns, plan).await
     }
 
-    /// Carries a plan out; returns its steps and the bytes freed.
-    async fn apply(&self, ns: &Namespace, plan: Plan<'_>) -> Result<(Vec<Removal>, u64)> {
-        let mut candidates = HashSet::new();
+    /// Carries a plan out.
+    async fn apply(&self, ns: &Namespace, plan: Plan<'_>) -> Result<Removed> {
+        let mut layers = HashSet::new();
         let mut txn = Txn::new();
         for reference in &plan.untagged {
             txn = txn.delete(tag_key(ns, reference));
         }
         for id in &plan.deleted {
-            let layers = self.get(ns, id).await?.diff_ids();
-            candidates.extend(layers);
+            layers.extend(self.get(ns, id).await?.diff_ids());
             txn = txn.delete(image_key(ns, id));
         }
         if !txn.ops.is_empty() {
             self.store.commit(txn).await?;
         }
-        let freed = self.sweep(candidates).await?;
-        Ok((plan.removals, freed))
+        Ok(Removed {
+            removals: plan.removals,
+            layers,
+        })
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::{Config, Digest, Error, Result, Time, error::ResultExt as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use types::{Config, Digest, Error, Result, Time, error::ResultExt as _};
 
 /// A configuration as kraud understands it. Unknown members live on only in the raw text.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -73,14 +73,6 @@ pub struct HistoryEntry {
     pub empty_layer: bool,
 }
 
-/// What `docker import` sets beside the layer.
-#[derive(Debug, Clone, Default)]
-pub struct ConfigPatch {
-    /// The container configuration that `--change` instructions made.
-    pub config: Config,
-    pub platform: Option<Platform>,
-}
-
 /// An operating system and an architecture, in Go's words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Platform {
@@ -91,7 +83,7 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// This machine's.
+    /// That of the machine this runs on. Somebody who decides for a node asks the node.
     pub fn host() -> Self {
         let (architecture, variant) = match std::env::consts::ARCH {
             "x86_64" => ("amd64", ""),
@@ -108,8 +100,9 @@ impl Platform {
         }
     }
 
-    /// Parses `os[/arch[/variant]]` or `arch`; docker's error otherwise.
-    pub fn parse(text: &str) -> Result<Self> {
+    /// Parses `os[/arch[/variant]]` or `arch`, the rest being that of `host`; docker's error
+    /// otherwise.
+    pub fn parse(text: &str, host: &Self) -> Result<Self> {
         let fits = |part: &str| {
             !part.is_empty()
                 && part
@@ -122,7 +115,6 @@ impl Platform {
                 "{text:?} is an invalid component of {text:?}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\""
             )));
         }
-        let host = Self::host();
         let arch = |name: &str| match name.to_ascii_lowercase().as_str() {
             "x86_64" | "x86-64" => "amd64".to_owned(),
             "aarch64" => "arm64".to_owned(),
@@ -138,11 +130,11 @@ impl Platform {
             {
                 Ok(Self {
                     os: os.to_ascii_lowercase(),
-                    ..host
+                    ..host.clone()
                 })
             }
             [architecture] => Ok(Self {
-                os: host.os,
+                os: host.os.clone(),
                 architecture: arch(architecture),
                 variant: String::new(),
             }),

@@ -8,8 +8,8 @@ use std::{
 use types::{Digest, Namespace, Result};
 
 use crate::{
+    catalog::Catalog,
     record::{Image, References},
-    store::ImageStore,
 };
 
 /// The disk use of one image.
@@ -38,7 +38,7 @@ pub struct DiskUsage {
     pub layers_size: u64,
 }
 
-impl ImageStore {
+impl Catalog {
     /// What the namespace's images take, newest first.
     pub async fn disk_usage(&self, ns: &Namespace) -> Result<DiskUsage> {
         let images = self.list(ns).await?;

@@ -1,71 +1,41 @@
-//! The image store: records, tags, and which layers are still needed.
+//! The records: images, tags, and which layers they need.
 //!
 //! Records live in the cluster's store under `ns/<namespace>/images/` and
-//! `ns/<namespace>/tags/`; layers live in the node's [`LayerStore`]. A layer is needed while
-//! an image record of any namespace names it, a [`crate::LayerGuard`] holds it, or
-//! [`LayerPins`] says so.
+//! `ns/<namespace>/tags/`.
 
 use std::{
     collections::{HashMap, HashSet},
-    path::Path,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use store::{Entry, Revision, Store, Txn};
-use tokio::sync::Mutex as AsyncMutex;
-use types::{Digest, Error, Namespace, Reference, Result, Time, record};
-
-use crate::{
-    config::ImageConfig,
-    layers::{LayerGuard, LayerStore},
-    record::{Image, ImageRecord, LayerRef, References, Source, TagRecord},
+use store::{Entry, Guard, Revision, Store, Txn};
+use types::{
+    Digest, Error, Namespace, Reference, Result, Time,
+    image::{ImageConfig, NewImage, PushedImage},
+    record,
 };
 
-/// Layers that somebody beyond the image records needs: containers.
-#[async_trait::async_trait]
-pub trait LayerPins: Send + Sync + 'static {
-    /// The layers in use now.
-    async fn pinned(&self) -> Result<HashSet<Digest>>;
-}
-
-/// Told how a load goes on: an object (a layer's digest or its name in the archive) and the
-/// bytes of it done so far.
-pub type Progress = Arc<dyn Fn(&str, u64) + Send + Sync>;
-
-/// An image to record. Its layers must be in the layer store, held by guards of the caller.
-#[derive(Debug, Clone, Default)]
-pub struct NewImage {
-    /// The configuration, byte for byte. Its `rootfs.diff_ids` are the layers.
-    pub config: String,
-    pub parent: Option<Digest>,
-    /// References that shall point at it: tags, or digests for a pull.
-    pub references: Vec<Reference>,
-    pub source: Option<Source>,
-}
+use crate::record::{Image, ImageRecord, References, TagRecord};
 
 /// Parsed images by their key, with the revision they were read at.
 type Cache = Arc<Mutex<HashMap<String, (Revision, Arc<Image>)>>>;
 
-/// The image store. Cheap to clone.
+/// The images of all namespaces, as the cluster's store has them. Cheap to clone.
 #[derive(Clone)]
-pub struct ImageStore {
-    pub(crate) layers: Arc<LayerStore>,
+pub struct Catalog {
     pub(crate) store: Arc<dyn Store>,
-    pins: Arc<OnceLock<Arc<dyn LayerPins>>>,
     cache: Cache,
-    /// One sweep at a time.
-    sweeping: Arc<AsyncMutex<()>>,
 }
 
 /// All images and references of a namespace at one time.
-pub(crate) struct Index {
+pub struct Index {
     pub images: HashMap<Digest, Arc<Image>>,
     pub references: Vec<(Reference, Digest)>,
 }
 
 impl Index {
     /// What points at `id`.
-    pub(crate) fn references_of(&self, id: &Digest) -> References {
+    pub fn references_of(&self, id: &Digest) -> References {
         let mut found = References::default();
         for (reference, _) in self.references.iter().filter(|(_, image)| image == id) {
             let list = if reference.digest().is_some() {
@@ -79,7 +49,7 @@ impl Index {
     }
 
     /// The image that `name` means: a reference first, then an id or its first digits.
-    pub(crate) fn resolve(&self, name: &str) -> Result<Arc<Image>> {
+    pub fn resolve(&self, name: &str) -> Result<Arc<Image>> {
         if let Ok(id) = name.parse::<Digest>() {
             return self
                 .images
@@ -131,37 +101,13 @@ pub(crate) fn tag_key(ns: &Namespace, reference: &Reference) -> String {
     format!("ns/{ns}/tags/{reference}")
 }
 
-/// Runs `work` where it may block.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|source| Error::wrap("working on images", source))?
-}
-
-impl ImageStore {
-    /// Opens the store with its layers under `data_dir`.
-    pub async fn open(data_dir: &Path, store: Arc<dyn Store>) -> Result<Self> {
-        let data_dir = data_dir.to_owned();
-        let layers = blocking(move || LayerStore::open(&data_dir)).await?;
-        Ok(Self {
-            layers,
+impl Catalog {
+    /// The images in `store`.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self {
             store,
-            pins: Arc::default(),
             cache: Arc::default(),
-            sweeping: Arc::default(),
-        })
-    }
-
-    /// The layers.
-    pub fn layers(&self) -> &Arc<LayerStore> {
-        &self.layers
-    }
-
-    /// Names who else holds layers; asked before any layer is removed. Only the first call counts.
-    pub fn set_pins(&self, pins: Arc<dyn LayerPins>) {
-        let _ = self.pins.set(pins);
+        }
     }
 
     fn image_of(&self, entry: &Entry) -> Result<Arc<Image>> {
@@ -199,7 +145,7 @@ impl ImageStore {
     }
 
     /// Everything in the namespace.
-    pub(crate) async fn index(&self, ns: &Namespace) -> Result<Index> {
+    pub async fn index(&self, ns: &Namespace) -> Result<Index> {
         // Tags first: an image is recorded with its tags at once, so each tag's image is found.
         let tags = self.store.list(&format!("ns/{ns}/tags/")).await?;
         let images = self.store.list(&format!("ns/{ns}/images/")).await?;
@@ -300,7 +246,7 @@ impl ImageStore {
         };
         let mut txn = self
             .put_references(ns, &image.id, references)?
-            .when(store::Guard::Present(image_key(ns, &image.id)));
+            .when(Guard::Present(image_key(ns, &image.id)));
         txn = txn.put(image_key(ns, &image.id), record::encode(&record)?);
         match self.store.commit(txn).await {
             Err(store::Error::Conflict { .. }) => {
@@ -317,15 +263,19 @@ impl ImageStore {
         })
     }
 
-    /// Records an image and its references. Idempotent.
+    /// Records an image and its references. Idempotent. The caller keeps the layers on their
+    /// node until this returns.
     ///
-    /// Fails when the configuration is bad or a layer is not there.
-    pub async fn create_image(&self, ns: &Namespace, image: NewImage) -> Result<Arc<Image>> {
+    /// Fails when the configuration is bad or its layers are not those of the image.
+    pub async fn record(&self, ns: &Namespace, image: NewImage) -> Result<Arc<Image>> {
         let config = ImageConfig::parse(&image.config)?;
         let id = Digest::of(image.config.as_bytes());
-        // Held until the record is written.
-        let (layers, _guards) = self.hold_layers(config.rootfs.diff_ids).await?;
-
+        let given = image.layers.iter().map(|layer| &layer.diff_id);
+        if !given.eq(&config.rootfs.diff_ids) {
+            return Err(Error::invalid(format!(
+                "the layers of image {id} are not those of its configuration"
+            )));
+        }
         let key = image_key(ns, &id);
         let before = match self.store.get(&key).await? {
             Some(entry) => Some(record::decode::<ImageRecord>(&entry.value)?),
@@ -340,7 +290,7 @@ impl ImageStore {
             .unwrap_or_default();
         let record = ImageRecord {
             config: image.config,
-            layers,
+            layers: image.layers,
             parent: image.parent.or(parent),
             last_tagged: if tagged { Time::now() } else { last_tagged },
             source: image.source.or(source),
@@ -352,56 +302,37 @@ impl ImageStore {
         self.get(ns, &id).await
     }
 
-    /// Pins layers and looks up their sizes.
-    async fn hold_layers(&self, diff_ids: Vec<Digest>) -> Result<(Vec<LayerRef>, Vec<LayerGuard>)> {
-        let layers = self.layers.clone();
-        blocking(move || {
-            let (mut found, mut guards) = (Vec::new(), Vec::new());
-            for diff_id in diff_ids {
-                let guard = layers.pin(&diff_id).ok_or_else(|| {
-                    Error::not_found(format!("layer {diff_id} of the image does not exist"))
-                })?;
-                found.push(LayerRef {
-                    size: layers.meta(&diff_id)?.size,
-                    diff_id,
-                });
-                guards.push(guard);
+    /// Remembers what a registry has now. An image that was removed meanwhile stays so.
+    pub async fn record_push(&self, ns: &Namespace, pushed: PushedImage) -> Result<()> {
+        let key = image_key(ns, &pushed.id);
+        // Again when the record was changed between look and write.
+        loop {
+            let Some(entry) = self.store.get(&key).await? else {
+                return Ok(());
+            };
+            let mut record = record::decode::<ImageRecord>(&entry.value)?;
+            record.source = pushed.source.clone().or(record.source);
+            let txn = self
+                .put_references(ns, &pushed.id, std::slice::from_ref(&pushed.reference))?
+                .when(Guard::Unchanged(key.clone(), entry.modified))
+                .put(key.clone(), record::encode(&record)?);
+            match self.store.commit(txn).await {
+                Err(store::Error::Conflict { .. }) => {}
+                other => return Ok(other.map(drop)?),
             }
-            Ok((found, guards))
-        })
-        .await
-    }
-
-    /// Removes layers that no image record of any namespace, no guard and no pin needs; returns
-    /// the bytes freed. Call once after the start, when the pins are known.
-    pub async fn collect_garbage(&self) -> Result<u64> {
-        let layers = self.layers.clone();
-        let all = blocking(move || layers.list()).await?;
-        self.sweep(all.into_iter().map(|meta| meta.diff_id).collect())
-            .await
-    }
-
-    /// Removes those of `candidates` that nobody needs; returns the bytes freed.
-    pub(crate) async fn sweep(&self, mut candidates: HashSet<Digest>) -> Result<u64> {
-        if candidates.is_empty() {
-            return Ok(0);
         }
-        let _one = self.sweeping.lock().await;
-        self.layers.begin_sweep();
+    }
+
+    /// The layers that the images of all namespaces need.
+    pub async fn needed_layers(&self) -> Result<HashSet<Digest>> {
+        let mut needed = HashSet::new();
         for entry in self.store.list("ns/").await?.entries {
             let is_image = entry.key.split('/').nth(2) == Some("images");
             if is_image {
-                for layer in record::decode::<ImageRecord>(&entry.value)?.layers {
-                    candidates.remove(&layer.diff_id);
-                }
+                let record = record::decode::<ImageRecord>(&entry.value)?;
+                needed.extend(record.layers.into_iter().map(|layer| layer.diff_id));
             }
         }
-        if let Some(pins) = self.pins.get() {
-            for pinned in pins.pinned().await? {
-                candidates.remove(&pinned);
-            }
-        }
-        let layers = self.layers.clone();
-        blocking(move || candidates.iter().map(|diff_id| layers.sweep(diff_id)).sum()).await
+        Ok(needed)
     }
 }

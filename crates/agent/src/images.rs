@@ -1,0 +1,181 @@
+//! The seam for images: what a node does with layers.
+//!
+//! A node has layers and knows nothing of images beyond what it is told: which images there
+//! are and which layers they need is on record elsewhere. So whatever brings layers answers
+//! with a description of what it unpacked, and *holds* the layers until it hears that this is
+//! recorded, or never will be. And a removal of layers asks in two steps, so that what came
+//! between is spared:
+//!
+//! ```text
+//! load, pull, import, commit --> NewImage, HoldId     sweep_begin --> SweepId
+//!   (the caller records it)                             (the caller reads all records)
+//! layers_release(HoldId)                              sweep(SweepId, layers nobody needs)
+//! ```
+//!
+//! A hold ends with its release, or with the agent: one that starts anew holds nothing, and
+//! refuses a sweep that began before.
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use types::{
+    Digest, Error, Reference, Result,
+    image::{LayerRef, NewImage, Platform, PushImage, PushedImage, SaveImage},
+};
+
+use crate::io::Reader;
+pub use image::registry::{Credentials, Inspection, Known, Progress, Pulled, headline};
+
+/// Keeps layers on a node from being removed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HoldId(String);
+
+/// A removal of layers that has begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SweepId(String);
+
+impl HoldId {
+    pub(crate) fn random() -> Self {
+        Self(types::id::random_hex())
+    }
+}
+
+impl SweepId {
+    pub(crate) fn random() -> Self {
+        Self(types::id::random_hex())
+    }
+}
+
+/// A layer that was made of a tar or of a container's files.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MadeLayer {
+    pub layer: LayerRef,
+    /// Whether it was not there before.
+    pub fresh: bool,
+    pub hold: HoldId,
+}
+
+/// What a load brought.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Unpacked {
+    /// To be recorded.
+    pub images: Vec<NewImage>,
+    /// Layers that were not there before: to be swept, once all is recorded and the hold is
+    /// released, unless something needs them.
+    pub fresh: Vec<Digest>,
+    pub hold: HoldId,
+}
+
+/// Why a load came to nothing. Nothing is held.
+#[derive(Debug, Clone)]
+pub struct LoadError {
+    pub error: Error,
+    /// Layers that were not there before: to be swept unless something needs them.
+    pub fresh: Vec<Digest>,
+}
+
+/// How far a load is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadProgress {
+    /// A layer's digest, or its name in the archive.
+    pub object: String,
+    /// Bytes of it done so far.
+    pub done: u64,
+}
+
+/// What to pull.
+#[derive(Debug, Clone)]
+pub struct PullRequest {
+    /// The image; `latest` is implied unless `all_tags`.
+    pub reference: Reference,
+    /// For which platform, as the user wrote it; the node's where empty.
+    pub platform: String,
+    /// Every tag of the repository.
+    pub all_tags: bool,
+    /// Who asks.
+    pub credentials: Credentials,
+    /// What is on record already.
+    pub known: Known,
+}
+
+/// A pull under way. Dropping `events` ends it.
+#[derive(Debug)]
+pub struct Pulling {
+    /// Holds the layers of every image that the events tell of.
+    pub hold: HoldId,
+    /// What happens, in order; the last is [`PullEvent::Done`].
+    pub events: mpsc::UnboundedReceiver<PullEvent>,
+}
+
+/// What a pull tells.
+#[derive(Debug)]
+pub enum PullEvent {
+    /// For the user.
+    Progress(Progress),
+    /// An image is there whole, to be recorded before anything that follows is passed on.
+    Image(Box<NewImage>),
+    /// The end. Layers of a pull that failed stay until a sweep.
+    Done(Result<Vec<Pulled>>),
+}
+
+/// What to push.
+#[derive(Debug, Clone)]
+pub struct PushRequest {
+    pub repository: Reference,
+    /// All to that repository.
+    pub images: Vec<PushImage>,
+    pub credentials: Credentials,
+}
+
+/// What a node can do with images.
+#[async_trait::async_trait]
+pub trait NodeImages: Send + Sync + 'static {
+    /// What the node itself runs.
+    async fn platform(&self) -> Result<Platform>;
+
+    /// Holds all of `layers`; `None` when one of them is not on the node.
+    async fn layers_hold(&self, layers: &[Digest]) -> Result<Option<HoldId>>;
+    /// What was held is recorded, or never will be. Idempotent.
+    async fn layers_release(&self, hold: &HoldId) -> Result<()>;
+    /// All layers of the node.
+    async fn layers_list(&self) -> Result<Vec<Digest>>;
+    /// Begins a removal: what is held now or from now on survives it.
+    async fn sweep_begin(&self) -> Result<SweepId>;
+    /// Removes those of `unneeded` that nobody has held since the sweep began; returns the
+    /// bytes freed. Fails when another sweep has begun meanwhile.
+    async fn sweep(&self, sweep: &SweepId, unneeded: &[Digest]) -> Result<u64>;
+
+    /// Makes a layer of a tar (plain, gzip or zstd).
+    async fn layer_import(&self, tar: Reader) -> Result<MadeLayer>;
+    /// Unpacks an archive of images. `progress` misses what its reader is too slow for.
+    async fn images_load(
+        &self,
+        archive: Reader,
+        platform: Option<Platform>,
+        progress: mpsc::Sender<LoadProgress>,
+    ) -> Result<Unpacked, LoadError>;
+    /// Writes images into an archive. Fails at once when a layer is not there.
+    async fn images_save(&self, images: &[SaveImage]) -> Result<Reader>;
+    /// Begins to pull.
+    async fn images_pull(&self, request: PullRequest) -> Result<Pulling>;
+    /// Pushes, and says what the registry has then.
+    async fn images_push(
+        &self,
+        request: PushRequest,
+        progress: mpsc::UnboundedSender<Progress>,
+    ) -> Result<Vec<PushedImage>>;
+
+    /// What a registry has under a reference.
+    async fn registry_inspect(
+        &self,
+        reference: &Reference,
+        credentials: &Credentials,
+    ) -> Result<Inspection>;
+    /// Checks credentials with a registry: docker's words for success, and an identity token.
+    async fn registry_check(
+        &self,
+        credentials: &Credentials,
+        server: &str,
+    ) -> Result<(String, String)>;
+}
