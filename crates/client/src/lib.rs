@@ -8,6 +8,8 @@ mod error;
 mod host;
 mod pools;
 mod snapshots;
+#[cfg(test)]
+mod tests;
 mod volumes;
 
 pub use self::{
