@@ -63,6 +63,15 @@ unpack_package() {
     mv "$dir.new" "$dir"
 }
 
+# zfs-fuse, the ZFS of the tests: unpacked, as installing it would start its daemon. The tests find it there.
+need_zfs_fuse() {
+    local t64=
+    unpack_package zfs-fuse || return 1
+    # Newer releases of Debian have these libraries under a new name.
+    ! apt-cache show libfuse2t64 >/dev/null 2>&1 || t64=t64
+    need_packages "/usr/lib/*/libfuse.so.2=libfuse2$t64" "/usr/lib/*/libtirpc.so.3=libtirpc3$t64"
+}
+
 # A docker client on PATH. Debian 13 has one by itself (docker-cli); Debian 12 only together with dockerd
 # (docker.io), so there the client alone is taken out of the package and dockerd is neither installed nor started.
 need_docker_cli() {

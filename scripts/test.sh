@@ -106,6 +106,7 @@ prepare() {
         curl=curl python3=python3 '/usr/lib/python3*/ensurepip=python3-venv' ps=procps losetup=mount nsenter=util-linux zstd=zstd /usr/bin/tini-static=tini
     need_docker_cli
     unpack_package docker-registry || say "docker-registry is not to be had: its tests will say so"
+    need_zfs_fuse || say "zfs-fuse is not to be had: its tests will say so"
     export DOCKER_REGISTRY_BIN=$TOOLS/docker-registry/usr/bin/docker-registry
 }
 

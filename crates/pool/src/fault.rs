@@ -37,6 +37,7 @@ pub const POINTS: &[&str] = &[
     "zfs.create.finished",
     "zfs.clone.made",
     "zfs.remove.marked",
+    "zfs.snapshot.announced",
     "zfs.snapshot.all",
     "zfs.snapshot.named",
     "zfs.snapshot.taken",

@@ -27,8 +27,9 @@
 //!    volume: it then holds all older snapshots, and `used` of the old branches is what only
 //!    snapshots hold. Old branches without wanted snapshots are destroyed. The head of one
 //!    that stays is taken back to its newest snapshot, to hold no space of its own.
-//! 4. A snapshot with clones can't be destroyed. It is renamed to `x-…` first and then
-//!    destroyed with `-d`, which waits for the clones. So a wanted snapshot always lies in a
+//! 4. A snapshot with clones can't be destroyed. It is renamed to `x-…` first (in an old
+//!    version, where that would unmount the clones, it gets the property `kraud:gone`) and
+//!    then destroyed with `-d`, which waits for the clones. So a wanted snapshot always lies in a
 //!    branch of its own volume.
 //! 5. A branch that goes while other volumes are cloned from it is stripped first: a clone is
 //!    promoted, and takes over what it needs. So a copy never depends on its origin.
@@ -43,6 +44,7 @@ mod dataset;
 mod devices;
 mod diff;
 mod plan;
+mod snapshot;
 mod state;
 mod status;
 mod vdev;
@@ -159,10 +161,13 @@ impl Pool for ZfsPool {
 
     fn sweep(&self) -> Result<()> {
         let _entered = self.gate.enter()?;
-        self.sweep_helpers()?;
+        self.sweep_helping()?;
         let state = self.whole()?;
+        self.sweep_directories(&state)?;
         let ids = state.volumes();
-        self.execute(plan::plan(state, &ids, Depth::Space, &mut dataset::fresh))
+        self.execute(plan::plan(state, &ids, Depth::Space, &mut |name| {
+            self.hidden_name(name)
+        }))
     }
 
     fn create(&self, id: &VolumeId, content: Content, from: Option<Origin<'_>>) -> Result<()> {
@@ -272,7 +277,9 @@ impl Pool for ZfsPool {
         let _entered = self.gate.enter()?;
         let state = self.whole()?;
         let ids = state.volumes();
-        self.execute(plan::plan(state, &ids, Depth::Space, &mut dataset::fresh))?;
+        self.execute(plan::plan(state, &ids, Depth::Space, &mut |name| {
+            self.hidden_name(name)
+        }))?;
         self.wait_for_space(patience)
     }
 

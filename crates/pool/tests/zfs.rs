@@ -3,6 +3,12 @@
 mod common;
 #[path = "zfs/daemon.rs"]
 mod daemon;
+#[path = "zfs/faults.rs"]
+mod faults;
+#[path = "zfs/machine.rs"]
+mod machine;
+#[path = "zfs/model.rs"]
+mod model;
 
 use daemon::ZfsBench;
 

@@ -11,10 +11,10 @@ use types::{Error, Result, SnapshotId, VolumeId, error::ResultExt as _};
 
 use super::{
     ZfsPool,
-    command::{LONG, run},
-    dataset::property,
+    command::{Failed, LONG, run},
+    dataset::{patient, property},
     diff::{self, Changes},
-    state::{Branch, CONTENT, Form, HIDDEN, view_name},
+    state::{BYTES, Branch, CONTENT, Form, State, view_name},
 };
 use crate::{fault, no_dataset};
 
@@ -91,15 +91,30 @@ impl ZfsPool {
         Ok(text.trim().parse().unwrap_or(0))
     }
 
-    /// Destroys what a snapshot of several datasets left everywhere when it was cut off.
-    pub(super) fn sweep_helpers(&self) -> Result<()> {
-        let mut args = vec!["list", "-H", "-r", "-d", "1", "-t", "snapshot"];
-        args.extend(["-o", "name", &self.root]);
-        for name in self.zfs(&args)?.lines() {
-            let own = name.strip_prefix(&self.root);
-            if own.is_some_and(|rest| rest.starts_with(&format!("@{HIDDEN}"))) {
-                run("zfs", &["destroy", "-r", name], LONG)?;
+    /// Removes directories that a crash left between the end of a branch and theirs.
+    pub(super) fn sweep_directories(&self, state: &State) -> Result<()> {
+        let operation = || format!("list {}", self.mount.display());
+        for entry in std::fs::read_dir(&self.mount).during(operation)? {
+            let name = entry.during(operation)?.file_name();
+            if name.to_str().is_none_or(|name| state.get(name).is_none()) {
+                // Nothing happens to one that is mounted or holds anything.
+                let _ = std::fs::remove_dir(self.mount.join(&name));
             }
+        }
+        Ok(())
+    }
+
+    /// An image whose growing was cut off is as large as its file.
+    pub(super) fn note_size(&self, live: &Branch) -> Result<()> {
+        if live.form != Form::ImageFile {
+            return Ok(());
+        }
+        let image = self.image(&live.name);
+        let length = std::fs::metadata(&image)
+            .during(|| format!("look at {}", image.display()))?
+            .len();
+        if length != live.bytes {
+            self.zfs(&["set", &property(BYTES, length), &self.full(&live.name)])?;
         }
         Ok(())
     }
@@ -141,6 +156,10 @@ impl ZfsPool {
         self.content(&name, live.form)
     }
 
+    pub(super) fn drop_view(&self, name: &str) -> Result<String, Failed> {
+        patient(|| self.zfs(&["destroy", &self.full(name)]))
+    }
+
     /// Where a branch's content is; it is mounted already.
     fn content(&self, name: &str, form: Form) -> Result<PathBuf> {
         match form {
@@ -162,7 +181,7 @@ impl ZfsPool {
     }
 
     pub(super) fn mount_named(&self, name: &str) -> Result<()> {
-        match self.zfs(&["mount", &self.full(name)]) {
+        match patient(|| self.zfs(&["mount", &self.full(name)])) {
             Err(failed) if !failed.is_mounted() => Err(failed.into()),
             _ => Ok(()),
         }
@@ -172,7 +191,7 @@ impl ZfsPool {
         if !branch.mounted {
             return Ok(());
         }
-        match self.zfs(&["unmount", &self.full(&branch.name)]) {
+        match patient(|| self.zfs(&["unmount", &self.full(&branch.name)])) {
             Err(failed) if failed.is_busy() => Err(Error::conflict(format!(
                 "dataset {} of pool {} is in use: {failed}",
                 branch.name, self.spec.name

@@ -69,9 +69,10 @@ impl Failed {
     pub(super) fn is_busy(&self) -> bool {
         self.said(&["busy"])
     }
-    /// Something within the engine still uses the pool.
-    pub(super) fn is_pool_busy(&self) -> bool {
-        self.said(&["pool is busy"])
+    /// It may succeed in a moment. zfs-fuse gives an I/O error for a file system that is being
+    /// unmounted.
+    pub(super) fn may_pass(&self) -> bool {
+        !self.is_mounted() && (self.is_busy() || self.said(&["I/O error"]))
     }
     /// It is mounted already.
     pub(super) fn is_mounted(&self) -> bool {

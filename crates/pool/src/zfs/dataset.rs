@@ -16,7 +16,10 @@ use super::{
     ZfsPool,
     command::{Failed, LONG},
     plan::{Depth, Rewind, Step, plan},
-    state::{BYTES, Branch, CONTENT, Form, HIDDEN, Mark, STATE, State, branch_name, view_name},
+    state::{
+        BYTES, Branch, CONTENT, Form, GONE, HIDDEN, MARKED, Mark, STATE, State, branch_name, real,
+        view_name,
+    },
 };
 use crate::{Origin, fault, no_dataset};
 
@@ -43,19 +46,39 @@ impl ZfsPool {
         if names.is_empty() {
             return Ok(());
         }
+        let columns = self.snapshot_columns();
         let mut args = vec![
-            "list", "-H", "-r", "-d", "1", "-t", "snapshot", "-o", "name",
+            "list", "-H", "-r", "-d", "1", "-t", "snapshot", "-o", columns,
         ];
         args.extend(names.iter().map(String::as_str));
         state.add_snapshots(&self.root, &self.zfs(&args)?);
         Ok(())
     }
 
+    /// A name alone is what `zfs list` gives fastest.
+    fn snapshot_columns(&self) -> &'static str {
+        if self.modern {
+            "name"
+        } else {
+            "name,kraud:gone"
+        }
+    }
+
+    /// The name that a snapshot has when nobody wants it any more.
+    pub(super) fn hidden_name(&self, snapshot: &str) -> String {
+        if self.modern {
+            format!("{HIDDEN}{}", fresh())
+        } else {
+            format!("{MARKED}{snapshot}")
+        }
+    }
+
     /// Everything.
     pub(super) fn whole(&self) -> Result<State> {
         let mut state = self.branches()?;
+        let columns = self.snapshot_columns();
         let args = [
-            "list", "-H", "-r", "-t", "snapshot", "-o", "name", &self.root,
+            "list", "-H", "-r", "-t", "snapshot", "-o", columns, &self.root,
         ];
         state.add_snapshots(&self.root, &self.zfs(&args)?);
         Ok(state)
@@ -72,7 +95,7 @@ impl ZfsPool {
     pub(super) fn tidy(&self, ids: &[VolumeId], depth: Depth) -> Result<()> {
         let mut state = self.branches()?;
         self.add_snapshots(&mut state, &ids.iter().collect::<Vec<_>>())?;
-        self.execute(plan(state, ids, depth, &mut fresh))
+        self.execute(plan(state, ids, depth, &mut |name| self.hidden_name(name)))
     }
 
     /// Does what was planned.
@@ -81,7 +104,7 @@ impl ZfsPool {
             tracing::debug!(pool = %self.spec.name, ?step, "zfs");
             match step {
                 Step::DropView(name) => {
-                    if let Err(failed) = self.zfs(&["destroy", &self.full(&name)]) {
+                    if let Err(failed) = self.drop_view(&name) {
                         // Somebody reads it. It goes when nobody does; its snapshot waits for it.
                         tracing::debug!(%failed, "a view stays");
                     }
@@ -108,11 +131,12 @@ impl ZfsPool {
 
     fn hide(&self, branch: &str, from: &str, to: &str) -> Result<()> {
         let branch = self.full(branch);
-        self.zfs(&[
-            "rename",
-            &format!("{branch}@{from}"),
-            &format!("{branch}@{to}"),
-        ])?;
+        let from = format!("{branch}@{from}");
+        if to.starts_with(MARKED) {
+            self.zfs(&["set", &property(GONE, "yes"), &from])?;
+        } else {
+            self.zfs(&["rename", &from, &format!("{branch}@{to}")])?;
+        }
         fault::point("zfs.tidy.hidden");
         Ok(())
     }
@@ -120,6 +144,7 @@ impl ZfsPool {
     fn discard(&self, branch: &str, snapshots: &[String]) -> Result<()> {
         let batch = if self.modern { BATCH } else { 1 };
         for names in snapshots.chunks(batch) {
+            let names: Vec<_> = names.iter().map(|name| real(name)).collect();
             let names = format!("{}@{}", self.full(branch), names.join(","));
             self.zfs_long(&["destroy", "-d", &names])
                 .or_else(unless_absent)?;
@@ -137,7 +162,7 @@ impl ZfsPool {
         if wanted.mounted {
             self.zfs(&["unmount", &branch])?;
         }
-        self.zfs_long(&["rollback", &format!("{branch}@{}", wanted.to)])?;
+        patient(|| self.zfs_long(&["rollback", &format!("{branch}@{}", real(&wanted.to))]))?;
         fault::point("zfs.tidy.rewound");
         self.mark(&wanted.branch, &Mark::Rewound(wanted.to.clone()))?;
         fault::point("zfs.tidy.noted");
@@ -278,13 +303,9 @@ impl ZfsPool {
         if live.form == Form::ImageFile {
             // The snapshot's image may be smaller than the live one.
             self.mount_named(name)?;
-            let image = self.image(name);
-            let length = std::fs::metadata(&image)
-                .during(|| format!("look at {}", image.display()))?
-                .len();
-            if length != live.bytes {
-                self.zfs(&["set", &property(BYTES, length), &to])?;
-            }
+            let mut copy = live.clone();
+            name.clone_into(&mut copy.name);
+            self.note_size(&copy)?;
         }
         Ok(())
     }
@@ -394,77 +415,13 @@ impl ZfsPool {
         Ok(())
     }
 
-    /// Takes snapshots of live branches: at one moment, or with the first failure none.
-    pub(super) fn take(&self, wanted: &[(&VolumeId, &SnapshotId)]) -> Result<()> {
-        let mut state = self.branches()?;
-        let mut ids: Vec<_> = wanted.iter().map(|(id, _)| *id).collect();
-        ids.sort();
-        ids.dedup();
-        self.add_snapshots(&mut state, &ids)?;
-        let mut names = Vec::new();
-        for (id, snapshot) in wanted {
-            let live = state
-                .live(id)
-                .ok_or_else(|| no_dataset(&self.spec.name, id))?;
-            let pair = (self.full(&live.name), snapshot.to_string());
-            if state.holder(id, snapshot).is_none() && !names.contains(&pair) {
-                names.push(pair);
-            }
-        }
-        match names.len() {
-            0 => {}
-            1 => self.take_one_by_one(&names)?,
-            _ if self.modern => {
-                let names: Vec<_> = names.iter().map(|(b, s)| format!("{b}@{s}")).collect();
-                let args: Vec<_> = std::iter::once("snapshot")
-                    .chain(names.iter().map(String::as_str))
-                    .collect();
-                self.zfs(&args)?;
-            }
-            _ => self.take_by_renaming(&names)?,
-        }
-        fault::point("zfs.snapshot.taken");
-        Ok(())
-    }
-
-    fn take_one_by_one(&self, names: &[(String, String)]) -> Result<()> {
-        for (branch, snapshot) in names {
-            self.zfs(&["snapshot", &format!("{branch}@{snapshot}")])?;
-        }
-        Ok(())
-    }
-
-    /// An old `zfs snapshot` takes one name. But it takes all branches at one moment with
-    /// `-r`: those that are wanted then get their names, and the others go.
-    fn take_by_renaming(&self, names: &[(String, String)]) -> Result<()> {
-        let all = format!("{HIDDEN}{}", fresh());
-        let root = format!("{}@{all}", self.root);
-        self.zfs(&["snapshot", "-r", &root])?;
-        fault::point("zfs.snapshot.all");
-        let named = names.iter().try_for_each(|(branch, snapshot)| {
-            let (from, to) = (format!("{branch}@{all}"), format!("{branch}@{snapshot}"));
-            self.zfs(&["rename", &from, &to])?;
-            fault::point("zfs.snapshot.named");
-            Ok(())
-        });
-        if named.is_err() {
-            for (branch, snapshot) in names {
-                let _ = self.zfs(&["destroy", &format!("{branch}@{snapshot}")]);
-            }
-        }
-        if let Err(failed) = self.zfs_long(&["destroy", "-r", &root]) {
-            tracing::warn!(%failed, "helping snapshots are left to a sweep");
-        }
-        named
-    }
-
     pub(super) fn drop_snapshot(&self, id: &VolumeId, snapshot: &SnapshotId) -> Result<()> {
         let mut state = self.volume(id)?;
         let Some(holder) = state.holder(id, snapshot).cloned() else {
             return Ok(());
         };
         let view = view_name(snapshot);
-        if state.get(&view).is_some() && self.zfs(&["destroy", &self.full(&view)]).is_ok() {
+        if state.get(&view).is_some() && self.drop_view(&view).is_ok() {
             state.branches.retain(|branch| branch.name != view);
         }
         let full = format!("{}@{snapshot}", self.full(&holder.name));
@@ -475,7 +432,7 @@ impl ZfsPool {
                 Err(failed) => return Err(failed.into()),
             };
         if has_clones {
-            let hidden = format!("{HIDDEN}{}", fresh());
+            let hidden = self.hidden_name(snapshot.as_str());
             self.hide(&holder.name, snapshot.as_str(), &hidden)?;
             self.discard(&holder.name, &[hidden])?;
         }
@@ -517,13 +474,17 @@ fn unless_absent(failed: Failed) -> Result<String, Failed> {
     }
 }
 
-/// Repeats what fails because something looks at a device for a moment, as udev does.
+/// Repeats what fails because something has a hold for a moment: udev looks at a device, a
+/// process that is being started has copies of our files and mounts, zfs-fuse has not yet seen
+/// that it was unmounted.
 pub(super) fn patient(command: impl Fn() -> Result<String, Failed>) -> Result<String, Failed> {
-    let until = Instant::now() + Duration::from_secs(3);
+    let until = Instant::now() + Duration::from_secs(2);
+    let mut pause = Duration::from_millis(10);
     loop {
         match command() {
-            Err(failed) if failed.is_busy() && Instant::now() < until => {
-                thread::sleep(Duration::from_millis(100));
+            Err(failed) if failed.may_pass() && Instant::now() < until => {
+                thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(200));
             }
             other => return other,
         }

@@ -9,6 +9,7 @@ use std::{
 
 use types::{Error, Result, error::ResultExt as _};
 
+use super::command::{SHORT, run};
 use crate::probe;
 
 /// The ZFS file system in which a directory is.
@@ -18,9 +19,8 @@ pub(super) fn file_system_of(path: &Path) -> Result<String> {
         .during(|| format!("look for the directory {}", path.display()))?;
     mounts()?
         .into_iter()
-        // Of mounts one over the other the last counts.
-        .rev()
         .filter(|mount| path.starts_with(&mount.point))
+        // Of mounts one over the other the last counts, and is taken.
         .max_by_key(|mount| mount.point.components().count())
         .filter(|mount| matches!(mount.kind.as_str(), "zfs" | "fuse.zfs"))
         .map(|mount| mount.source)
@@ -34,8 +34,8 @@ struct Mount {
 }
 
 fn mounts() -> Result<Vec<Mount>> {
-    let table =
-        std::fs::read_to_string("/proc/self/mounts").during(|| "read the table of mounts")?;
+    let table = std::fs::read_to_string("/proc/thread-self/mounts")
+        .during(|| "read the table of mounts")?;
     let plain = |text: &str| {
         text.replace("\\040", " ")
             .replace("\\011", "\t")
@@ -56,16 +56,17 @@ fn mounts() -> Result<Vec<Mount>> {
 
 /// A daemon of ZFS that was killed leaves mounts that answer nobody and hide what comes next.
 pub(super) fn clear_dead_mounts(mount: &Path) -> Result<()> {
-    for found in mounts()?.iter().rev() {
-        let is_dead = || {
-            std::fs::metadata(&found.point).is_err_and(|error| {
+    let is_dead = |found: &Mount| {
+        found.kind == "fuse.zfs"
+            && found.point.starts_with(mount)
+            && std::fs::metadata(&found.point).is_err_and(|error| {
                 error.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error())
             })
-        };
-        if found.kind == "fuse.zfs" && found.point.starts_with(mount) && is_dead() {
-            rustix::mount::unmount(&found.point, rustix::mount::UnmountFlags::DETACH)
-                .during(|| format!("unmount {}, which is dead", found.point.display()))?;
-        }
+    };
+    // The outermost first: those below it can't be reached, and go with it.
+    while let Some(found) = mounts()?.into_iter().find(is_dead) {
+        rustix::mount::unmount(&found.point, rustix::mount::UnmountFlags::DETACH)
+            .during(|| format!("unmount {}, which is dead", found.point.display()))?;
     }
     Ok(())
 }
@@ -97,6 +98,26 @@ pub(super) fn layout(paths: &[PathBuf], mirror: bool) -> Result<Vec<String>> {
         words.push(path.to_string_lossy().into_owned());
     }
     Ok(words)
+}
+
+/// Takes a pool's data off a device that was its.
+pub(super) fn wipe(path: &Path) -> Result<()> {
+    let file = path
+        .metadata()
+        .during(|| format!("look at {}", path.display()))?;
+    if file.is_file() {
+        return File::options()
+            .write(true)
+            .open(path)
+            .and_then(|opened| opened.set_len(0).and_then(|()| opened.set_len(file.len())))
+            .during(|| format!("empty {}", path.display()));
+    }
+    run(
+        "wipefs",
+        &["--all", "--quiet", &path.to_string_lossy()],
+        SHORT,
+    )?;
+    Ok(())
 }
 
 /// Refuses what holds anything, or is used.

@@ -5,7 +5,7 @@
 
 use types::VolumeId;
 
-use super::state::{Form, HIDDEN, Mark, Owner, State, is_hidden};
+use super::state::{Form, Mark, Owner, State, is_hidden};
 
 /// One change of a pool. Names are below the root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(super) enum Step {
     Destroy(String),
     /// Lets a clone and its origin change places; snapshots up to the origin move along.
     Promote(String),
-    /// Renames a snapshot that nobody wants.
+    /// Gives a snapshot the name of one that nobody wants.
     Hide {
         branch: String,
         from: String,
@@ -48,18 +48,19 @@ pub(super) enum Depth {
     Space,
 }
 
-/// Plans for the volumes `ids`, whose branches' snapshots `state` must have. Rubbish that was
+/// Plans for the volumes `ids`, whose branches' snapshots `state` must have. `hidden` makes the
+/// name of a snapshot that nobody wants of its name. Rubbish that was
 /// never finished goes whosever it is.
 pub(super) fn plan(
     state: State,
     ids: &[VolumeId],
     depth: Depth,
-    fresh: &mut dyn FnMut() -> String,
+    hidden: &mut dyn FnMut(&str) -> String,
 ) -> Vec<Step> {
     let mut planner = Planner {
         state,
         steps: Vec::new(),
-        fresh,
+        hidden,
     };
     planner.drop_unfinished();
     for id in ids {
@@ -71,7 +72,8 @@ pub(super) fn plan(
 struct Planner<'a> {
     state: State,
     steps: Vec<Step>,
-    fresh: &'a mut dyn FnMut() -> String,
+    /// The name that a snapshot gets.
+    hidden: &'a mut dyn FnMut(&str) -> String,
 }
 
 impl Planner<'_> {
@@ -260,8 +262,8 @@ impl Planner<'_> {
         self.steps.push(Step::Promote(name));
     }
     fn hide(&mut self, branch: &str, from: &str) -> String {
-        let to = format!("{HIDDEN}{}", (self.fresh)());
-        rename(&mut self.state, branch, from, &to);
+        let to = (self.hidden)(from);
+        self.state.rename(branch, from, &to);
         self.steps.push(Step::Hide {
             branch: branch.to_owned(),
             from: from.to_owned(),
@@ -310,25 +312,6 @@ pub(super) fn promote(state: &mut State, name: &str) {
     if let Some(clone) = state.get_mut(name) {
         clone.origin = above;
         clone.snapshots.splice(0..0, moved);
-    }
-}
-
-/// What `zfs rename` of a snapshot does.
-fn rename(state: &mut State, branch: &str, from: &str, to: &str) {
-    for other in &mut state.branches {
-        if let Some((of, at)) = &mut other.origin
-            && of == branch
-            && at == from
-        {
-            to.clone_into(at);
-        }
-    }
-    if let Some(branch) = state.get_mut(branch) {
-        for name in &mut branch.snapshots {
-            if name == from {
-                to.clone_into(name);
-            }
-        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::zfs::state::{Branch, Form, branch_name};
+use crate::zfs::state::{Branch, Form, HIDDEN, branch_name};
 
 fn id(n: u8) -> VolumeId {
     format!("{n:064x}").parse().unwrap()
@@ -44,6 +44,7 @@ impl Model {
             used_by_head: 0,
             quota: None,
             bytes: 0,
+            next: None,
             snapshots: Vec::new(),
         });
     }
@@ -86,7 +87,7 @@ impl Model {
                 let unique: BTreeSet<_> = snapshots.iter().collect();
                 assert_eq!(unique.len(), snapshots.len(), "names meet");
             }
-            Step::Hide { branch, from, to } => rename(&mut self.pool, branch, from, to),
+            Step::Hide { branch, from, to } => self.pool.rename(branch, from, to),
             Step::Discard { branch, snapshots } => {
                 for snapshot in snapshots {
                     self.destroy_snapshot(branch, snapshot);
@@ -110,9 +111,9 @@ impl Model {
             }
         }
         let counter = &mut self.counter;
-        let steps = plan(state, ids, depth, &mut || {
+        let steps = plan(state, ids, depth, &mut |_| {
             *counter += 1;
-            format!("{counter:04}")
+            format!("{HIDDEN}{counter:04}")
         });
         for step in steps.iter().take(crash) {
             self.apply(step);
@@ -223,7 +224,7 @@ impl Model {
             self.destroy_snapshot(&holder, &name);
         } else {
             let hidden = format!("{HIDDEN}{}", self.fresh());
-            rename(&mut self.pool, &holder, &name, &hidden);
+            self.pool.rename(&holder, &name, &hidden);
             if crash == 0 {
                 return;
             }

@@ -5,13 +5,19 @@ use std::collections::BTreeMap;
 use types::{SnapshotId, VolumeId};
 
 /// The properties that [`State::parse`] wants, as `zfs get` takes them.
-pub(super) const PROPERTIES: &str = "type,origin,mounted,referenced,used,usedbydataset,refquota,volsize,kraud:state,kraud:content,kraud:bytes";
+pub(super) const PROPERTIES: &str = "type,origin,mounted,referenced,used,usedbydataset,refquota,volsize,kraud:state,kraud:content,kraud:bytes,kraud:next";
 /// The user properties.
 pub(super) const STATE: &str = "kraud:state";
 pub(super) const CONTENT: &str = "kraud:content";
 pub(super) const BYTES: &str = "kraud:bytes";
+/// `<helping snapshot>:<SnapshotId>`: the name that the helping one gets once it is there.
+pub(super) const NEXT: &str = "kraud:next";
 /// Snapshots of this prefix are wanted by nobody; they wait until their clones are gone.
 pub(super) const HIDDEN: &str = "x-";
+/// In an old version renaming a snapshot unmounts its clones. There a property of the snapshot
+/// says that nobody wants it; here it then has this before its name.
+pub(super) const MARKED: &str = "x-=";
+pub(super) const GONE: &str = "kraud:gone";
 
 /// What a branch is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +87,8 @@ pub(super) struct Branch {
     pub quota: Option<u64>,
     /// Of an image.
     pub bytes: u64,
+    /// A helping snapshot of this branch, and the name that it is to get.
+    pub next: Option<(String, String)>,
     /// From the oldest to the newest. Only those of the branches that were asked for.
     pub snapshots: Vec<String>,
 }
@@ -102,6 +110,11 @@ impl Branch {
     pub(super) fn wanted(&self) -> impl Iterator<Item = &String> {
         self.snapshots.iter().filter(|name| !is_hidden(name))
     }
+}
+
+/// The name of a snapshot on the pool.
+pub(super) fn real(snapshot: &str) -> &str {
+    snapshot.strip_prefix(MARKED).unwrap_or(snapshot)
 }
 
 pub(super) fn is_hidden(snapshot: &str) -> bool {
@@ -144,20 +157,42 @@ impl State {
         }
     }
 
-    /// Takes up the lines of `zfs list -H -o name -t snapshot`, which come in the order of
-    /// their making.
+    /// Takes up the lines of `zfs list -H -t snapshot`, which come in the order of their
+    /// making: the name, and in an old version [`GONE`].
     pub(super) fn add_snapshots(&mut self, root: &str, text: &str) {
         for line in text.lines() {
+            let (line, gone) = line.split_once('\t').unwrap_or((line, "-"));
             let Some((name, snapshot)) = below(root, line).and_then(|name| name.split_once('@'))
             else {
                 continue;
             };
             if let Some(branch) = self.get_mut(name) {
                 branch.snapshots.push(snapshot.to_owned());
+                if gone == "yes" {
+                    self.rename(name, snapshot, &format!("{MARKED}{snapshot}"));
+                }
             }
         }
     }
 
+    /// What `zfs rename` of a snapshot does.
+    pub(super) fn rename(&mut self, branch: &str, from: &str, to: &str) {
+        for other in &mut self.branches {
+            if let Some((of, at)) = &mut other.origin
+                && of == branch
+                && at == from
+            {
+                to.clone_into(at);
+            }
+        }
+        if let Some(branch) = self.get_mut(branch) {
+            for name in &mut branch.snapshots {
+                if name == from {
+                    to.clone_into(name);
+                }
+            }
+        }
+    }
     pub(super) fn get(&self, name: &str) -> Option<&Branch> {
         self.branches.iter().find(|branch| branch.name == name)
     }
@@ -258,6 +293,9 @@ fn branch(root: &str, name: &str, values: &BTreeMap<&str, &str>) -> Option<Branc
         used_by_head: number("usedbydataset"),
         quota: Some(number("refquota")).filter(|bytes| *bytes > 0),
         bytes: number(if form == Form::Zvol { "volsize" } else { BYTES }),
+        next: text(NEXT)
+            .split_once(':')
+            .map(|(helping, name)| (helping.to_owned(), name.to_owned())),
         snapshots: Vec::new(),
     })
 }

@@ -12,7 +12,7 @@ use super::{
     ZfsPool,
     command::{Failed, LONG, SHORT, run},
     dataset::{patient, property},
-    devices::{clear_dead_mounts, file_system_of, grow_file, layout, make_file, refuse_used},
+    devices::{clear_dead_mounts, file_system_of, grow_file, layout, make_file, refuse_used, wipe},
     state::{Owner, State},
     status,
 };
@@ -216,7 +216,7 @@ impl ZfsPool {
         } else {
             &self.root
         };
-        match self.zfs(&["mount", top]) {
+        match patient(|| self.zfs(&["mount", top])) {
             Err(failed) if !failed.is_mounted() => return Err(failed.into()),
             _ => {}
         }
@@ -224,6 +224,7 @@ impl ZfsPool {
         for id in state.volumes() {
             if let Some(live) = state.live(&id) {
                 self.ensure_mounted(live)?;
+                self.note_size(live)?;
             }
         }
         for view in state
@@ -389,16 +390,9 @@ impl ZfsPool {
     }
 
     fn export(&self) -> Result<(), Failed> {
-        // An old daemon notices only after a moment that it was unmounted.
-        let until = Instant::now() + Duration::from_secs(2);
-        loop {
-            match run("zpool", &["export", self.zpool_name()], LONG) {
-                Err(failed) if failed.is_absent() => return Ok(()),
-                Err(failed) if failed.is_pool_busy() && Instant::now() < until => {
-                    std::thread::sleep(Duration::from_millis(100));
-                }
-                other => return other.map(drop),
-            }
+        match patient(|| run("zpool", &["export", self.zpool_name()], LONG)) {
+            Err(failed) if failed.is_absent() => Ok(()),
+            other => other.map(drop),
         }
     }
 
@@ -443,7 +437,7 @@ impl ZfsPool {
             devices.extend(self.report()?.devices);
             patient(|| run("zpool", &["destroy", self.zpool_name()], LONG))?;
         } else {
-            run("zfs", &["destroy", "-r", &self.root], LONG)?;
+            patient(|| run("zfs", &["destroy", "-r", &self.root], LONG))?;
         }
         fault::point("zfs.pool.destroyed");
         devices.sort();
@@ -465,11 +459,7 @@ impl ZfsPool {
             for device in devices {
                 // Only what is ours: a device may be somebody else's by now.
                 if probe::content(device).ok().flatten() == Some(ours.clone()) {
-                    run(
-                        "wipefs",
-                        &["--all", "--quiet", &device.to_string_lossy()],
-                        SHORT,
-                    )?;
+                    wipe(device)?;
                 }
             }
         }

@@ -147,7 +147,10 @@ impl ZfsBench {
 
     pub fn mirror(name: &str) -> Self {
         Self::new(name, |place| Source::Devices {
-            paths: vec![sparse(place, "one", G), sparse(place, "two", G)],
+            paths: vec![
+                sparse(place.path(), "one", G),
+                sparse(place.path(), "two", G),
+            ],
             mirror: true,
         })
     }
@@ -171,25 +174,30 @@ impl ZfsBench {
 }
 
 /// A file that serves as a device.
-pub fn sparse(place: &Place, name: &str, bytes: u64) -> PathBuf {
-    let path = place.path().join(name);
+pub fn sparse(place: &Path, name: &str, bytes: u64) -> PathBuf {
+    let path = place.join(name);
     if !path.exists() {
         File::create(&path).unwrap().set_len(bytes).unwrap();
     }
     path
 }
 
+/// Lets go of all mounts in a directory, dead ones too.
+pub fn detach_all(directory: &Path) {
+    let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap_or_default();
+    for line in mounts.lines().rev() {
+        let point = line.split(' ').nth(1).unwrap_or_default();
+        if Path::new(point).starts_with(directory) {
+            let _ = unmount(point, UnmountFlags::DETACH);
+        }
+    }
+}
+
 impl Drop for ZfsBench {
     fn drop(&mut self) {
         self.daemon.kill();
         // The directory can go only when nothing is mounted in it.
-        let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap_or_default();
-        for line in mounts.lines().rev() {
-            let point = line.split(' ').nth(1).unwrap_or_default();
-            if Path::new(point).starts_with(self.place.path()) {
-                let _ = unmount(point, UnmountFlags::DETACH);
-            }
-        }
+        detach_all(self.place.path());
     }
 }
 
@@ -211,8 +219,8 @@ impl Bench for ZfsBench {
         match &self.spec.source {
             Source::File { bytes, .. } => Some(Growth::Bytes(bytes + 512 * M)),
             Source::Devices { .. } => Some(Growth::Devices(vec![
-                sparse(&self.place, "three", 512 * M),
-                sparse(&self.place, "four", 512 * M),
+                sparse(self.place.path(), "three", 512 * M),
+                sparse(self.place.path(), "four", 512 * M),
             ])),
             Source::Directory { .. } => None,
         }
