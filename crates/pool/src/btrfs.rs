@@ -7,6 +7,7 @@
 //! datasets goes one after the other: each change ends with a commit of the file system, and
 //! those are one after the other anyway.
 
+mod core;
 mod dataset;
 mod devices;
 mod diff;
@@ -14,13 +15,12 @@ mod groups;
 mod ioctl;
 mod quota;
 mod search;
+mod snapshots;
 mod usage;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
     fs::{self, File},
-    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     thread,
@@ -32,19 +32,19 @@ use serde::{Deserialize, Serialize};
 use types::{Error, Result, SnapshotId, VolumeId, error::ResultExt as _, volume::Content};
 
 use self::{
-    dataset::{Copied, Kind, LIVE, Note, RUBBISH},
+    core::{Core, below},
+    dataset::{Kind, LIVE, Note, RUBBISH},
     groups::Group,
     quota::Ledger,
+    snapshots::{Temporary, keep_as_snapshot, take_snapshot},
 };
 use crate::{
     Change, Engine, Found, Growth, Health, Origin, Pool, PoolSpec, PoolStatus, Source, Usage,
-    fault::point, no_dataset,
+    fault::point,
 };
 
 const VOLUMES: &str = "volumes";
 const POOL_NOTE: &str = "trusted.kraud.pool";
-/// A list of snapshots that were all taken and are being named.
-const BATCH: &str = "new-batch";
 
 /// What a pool notes about itself, as JSON in an extended attribute of `volumes`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -61,23 +61,6 @@ pub struct BtrfsPool {
     spec: RwLock<PoolSpec>,
     mount: PathBuf,
     core: Arc<Core>,
-}
-
-/// What a survey in the background needs too.
-#[derive(Debug)]
-struct Core {
-    name: types::PoolName,
-    volumes: PathBuf,
-    uuid: [u8; 16],
-    group: Group,
-    /// With full quotas a group counts all that its members refer to, whoever wrote it.
-    mode: groups::Mode,
-    away: Vec<String>,
-    ledger: Ledger,
-    /// One change at a time.
-    serial: Mutex<()>,
-    /// Temporary snapshots that are no rubbish.
-    in_use: Mutex<BTreeSet<OsString>>,
 }
 
 impl BtrfsPool {
@@ -121,6 +104,8 @@ impl BtrfsPool {
             }),
         };
         pool.limit_pool()?;
+        // Snapshots of several that a crash left half named: all or none.
+        pool.core.finish_batch(&pool.core.root()?)?;
         Ok(pool)
     }
 
@@ -205,71 +190,6 @@ impl BtrfsPool {
         }
         .write(staged)
     }
-
-    /// Takes snapshots of several: all bear names of rubbish until a list of them is on the
-    /// disk, and are then renamed, again after a crash if need be.
-    fn snapshot_batch(
-        &self,
-        root: &File,
-        wanted: &[(&VolumeId, Dataset, &SnapshotId)],
-    ) -> Result<()> {
-        let volumes = &self.core.volumes;
-        let mut moves: Vec<(PathBuf, PathBuf)> = Vec::new();
-        let undo = |moves: &[(PathBuf, PathBuf)]| {
-            for (staged, _) in moves {
-                undo_snapshot(&volumes.join(staged));
-            }
-        };
-        for (id, dataset, snapshot) in wanted {
-            let staged: OsString = format!("{RUBBISH}{snapshot}").into();
-            let taken = dataset::destroy(&dataset.directory, &staged)
-                .and_then(|()| take_snapshot(&dataset.directory, &dataset.note, &staged));
-            if let Err(error) = taken {
-                undo(&moves);
-                return Err(error);
-            }
-            // The pool may be mounted elsewhere after a crash.
-            let directory = Path::new(id.as_str());
-            moves.push((
-                directory.join(staged),
-                directory.join(dataset::snapshot_name(snapshot)),
-            ));
-            point("btrfs.snapshot.staged");
-        }
-        let list = volumes.join(BATCH);
-        let text = serde_json::to_vec(&moves).during(|| "list the snapshots")?;
-        let written = write_file(&list, &text)
-            .and_then(|()| ioctl::commit(root).during(|| "write the list of snapshots"));
-        if let Err(error) = written {
-            let _ = fs::remove_file(&list);
-            undo(&moves);
-            return Err(error);
-        }
-        point("btrfs.snapshot.announced");
-        self.finish_batch(root)
-    }
-
-    /// Names the snapshots of a batch that is on the disk as a whole.
-    fn finish_batch(&self, root: &File) -> Result<()> {
-        let list = self.core.volumes.join(BATCH);
-        let text = match fs::read(&list) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(Error::wrap(format!("read {}", list.display()), error)),
-        };
-        // A list that is cut off was not announced: then its snapshots are rubbish.
-        let moves: Vec<(PathBuf, PathBuf)> = serde_json::from_slice(&text).unwrap_or_default();
-        for (staged, name) in &moves {
-            let staged = self.core.volumes.join(staged);
-            let name = self.core.volumes.join(name);
-            if staged.exists() {
-                fs::rename(staged, &name).during(|| format!("name {}", name.display()))?;
-                point("btrfs.snapshot.half");
-            }
-        }
-        fs::remove_file(&list).during(|| format!("remove {}", list.display()))?;
-        ioctl::commit(root).during(|| "name the snapshots")
-    }
 }
 
 /// Makes what is missing in a mounted pool; gives its quota group and how quotas count.
@@ -323,337 +243,6 @@ fn name_number(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
-}
-
-fn write_file(path: &Path, text: &[u8]) -> Result<()> {
-    use std::io::Write as _;
-    File::create(path)
-        .and_then(|mut file| {
-            file.write_all(text)?;
-            file.sync_all()
-        })
-        .during(|| format!("write {}", path.display()))
-}
-
-/// Takes a snapshot of a dataset's live subvolume, on the disk when it returns.
-fn take_snapshot(directory: &Path, note: &Note, name: &OsStr) -> Result<()> {
-    let live = dataset::open(&directory.join(LIVE))?;
-    ioctl::snapshot_create(
-        dataset::open(directory)?,
-        name,
-        live,
-        Some(Group::new(1, note.group).0),
-        true,
-    )
-    .during(|| format!("take a snapshot in {}", directory.display()))
-}
-
-/// Exchanges the subvolume `name` with a snapshot of it that has the same content, if there is
-/// one, as there is when a rollback is made that can be undone.
-///
-/// What is removed then is the snapshot. That is a matter of a few blocks, while to remove the
-/// first owner of a large tree the kernel rewrites the references of all of it, and every other
-/// call waits for seconds when it commits.
-fn keep_as_snapshot(directory: &Path, name: &OsStr) -> Result<()> {
-    // A change within one tick of the clock after an earlier one need not be noted.
-    const TICK: Duration = Duration::from_millis(10);
-    let old = dataset::open(&directory.join(name))?;
-    let about = || format!("look at the subvolumes in {}", directory.display());
-    let info = ioctl::subvolume_info(&old).during(about)?;
-    // Subvolumes in it are not in its snapshots.
-    if !dataset::nested(&old, info.id)?.is_empty() {
-        return Ok(());
-    }
-    for snapshot in dataset::snapshots(directory)? {
-        let snapshot = dataset::snapshot_name(&snapshot);
-        let copy =
-            ioctl::subvolume_info(dataset::open(&directory.join(&snapshot))?).during(about)?;
-        if copy.parent != info.uuid
-            || copy.created.0 < info.changed.0
-            || copy.created.1 < info.changed.1 + TICK
-        {
-            continue;
-        }
-        ioctl::subvolume_freeze(&old).during(|| "make a subvolume read-only")?;
-        point("btrfs.rollback.frozen");
-        let parent = dataset::open(directory)?;
-        rustix::fs::renameat_with(&parent, name, &parent, &*snapshot, RenameFlags::EXCHANGE)
-            .during(|| format!("exchange two subvolumes in {}", directory.display()))?;
-        point("btrfs.rollback.kept");
-        return Ok(());
-    }
-    Ok(())
-}
-
-fn undo_snapshot(path: &Path) {
-    if let (Some(directory), Some(name)) = (path.parent(), path.file_name())
-        && let Err(error) = dataset::destroy(directory, name)
-    {
-        tracing::warn!(%error, "a snapshot of a failed batch stays until the next sweep");
-    }
-}
-
-/// A dataset that is there.
-struct Dataset {
-    directory: PathBuf,
-    note: Note,
-}
-
-impl Dataset {
-    fn group(&self) -> Group {
-        Group::new(1, self.note.group)
-    }
-}
-
-/// A snapshot that is removed again when this is dropped.
-struct Temporary<'a> {
-    core: &'a Core,
-    directory: &'a Path,
-    name: &'a OsStr,
-}
-
-impl Temporary<'_> {
-    fn take(&self, note: &Note) -> Result<()> {
-        let _serial = locked(&self.core.serial);
-        locked(&self.core.in_use).insert(self.name.to_owned());
-        take_snapshot(self.directory, note, self.name)
-    }
-}
-
-impl Drop for Temporary<'_> {
-    fn drop(&mut self) {
-        let _serial = locked(&self.core.serial);
-        locked(&self.core.in_use).remove(self.name);
-        // The dataset may have been removed meanwhile, and this with it.
-        if self.directory.exists()
-            && let Err(error) = dataset::destroy(self.directory, self.name)
-        {
-            tracing::warn!(%error, "a temporary snapshot stays until the next sweep");
-        }
-    }
-}
-
-/// How much room a pool has.
-struct Space {
-    total: u64,
-    used: u64,
-    copies: u32,
-}
-
-impl Core {
-    /// The directory of all datasets, opened; checks that the pool is mounted still.
-    fn root(&self) -> Result<File> {
-        let gone = || Error::unavailable(format!("pool {} is not mounted", self.name));
-        let root = File::open(&self.volumes).map_err(|_| gone())?;
-        match ioctl::file_system(&root) {
-            Ok(found) if found.uuid == self.uuid => Ok(root),
-            _ => Err(gone()),
-        }
-    }
-
-    fn directory(&self, id: &VolumeId) -> PathBuf {
-        self.volumes.join(id.as_str())
-    }
-
-    fn dataset(&self, id: &VolumeId) -> Result<Dataset> {
-        let directory = self.directory(id);
-        if !directory.exists() {
-            self.root()?;
-            return Err(no_dataset(&self.name, id));
-        }
-        let note = Note::read(&directory)?;
-        Ok(Dataset { directory, note })
-    }
-
-    fn snapshot_directory(&self, id: &VolumeId, snapshot: &SnapshotId) -> Result<PathBuf> {
-        let path = self.directory(id).join(dataset::snapshot_name(snapshot));
-        if path.exists() {
-            Ok(path)
-        } else {
-            Err(Error::not_found(format!(
-                "dataset {id:?} of pool {} has no snapshot {snapshot:?}",
-                self.name
-            )))
-        }
-    }
-
-    /// A quota group 1/N for a new dataset, a member of the pool's.
-    fn new_group(&self, root: &File, id: &VolumeId) -> Result<Group> {
-        const DIGITS: usize = 12; // 48 bits
-        let number = u64::from_str_radix(&id.as_str()[..DIGITS], 16)
-            .during(|| format!("number dataset {id:?}"))?;
-        let present = groups::groups(root)?;
-        let mut group = Group::new(1, number);
-        while group.id() == 0 || present.bytes.contains_key(&group) {
-            group = group.next();
-        }
-        groups::create(root, group, Some(self.group))?;
-        Ok(group)
-    }
-
-    /// What a clone of `from`, made by the transaction `since`, has to know of it.
-    fn copied(&self, from: &Dataset, since: u64) -> Result<Option<Copied>> {
-        if self.mode == groups::Mode::Full {
-            return Ok(None);
-        }
-        // At most all that the origin is charged for and shares itself; a survey finds out.
-        let (shared, mut groups) = match &from.note.copied {
-            Some(copied) => (copied.shared, copied.from.clone()),
-            None => (0, Vec::new()),
-        };
-        groups.push(from.note.group);
-        Ok(Some(Copied {
-            since,
-            shared: shared + self.charged_now(from.group())?,
-            from: groups,
-        }))
-    }
-
-    /// Makes what was done last, and quotas right.
-    fn commit(&self, root: &File, what: impl FnOnce() -> String) -> Result<()> {
-        ioctl::commit(root).during(what)?;
-        match self.mode {
-            groups::Mode::Full => groups::count_anew(root),
-            _ => Ok(()),
-        }
-    }
-
-    fn is_in_use(&self, name: &OsStr) -> bool {
-        locked(&self.in_use).contains(name)
-    }
-
-    /// What is charged to a group at this moment.
-    fn charged_now(&self, group: Group) -> Result<u64> {
-        if let Some(bytes) = groups::charged_now(&self.uuid, group) {
-            return Ok(bytes);
-        }
-        let groups = groups::groups(self.root()?)?;
-        Ok(groups.bytes.get(&group).copied().unwrap_or(0))
-    }
-
-    /// How large the pool is and what it holds, in bytes of content.
-    fn space(&self) -> Result<Space> {
-        const DATA: u64 = 1;
-        const TWO_COPIES: u64 = 1 << 4 | 1 << 5 | 1 << 6; // RAID1, DUP, RAID10
-        const GLOBAL_RESERVE: u64 = 1 << 49;
-        let root = self.root()?;
-        let about = || format!("look at the space of pool {}", self.name);
-        let devices = ioctl::devices(&root).during(about)?;
-        let spaces = ioctl::spaces(&root).during(about)?;
-        let copies_of = |flags: u64| if flags & TWO_COPIES != 0 { 2 } else { 1 };
-        let copies = spaces
-            .iter()
-            .filter(|space| space.flags & DATA != 0)
-            .map(|space| copies_of(space.flags))
-            .max()
-            .unwrap_or(1);
-        let written: u64 = spaces
-            .iter()
-            .filter(|space| space.flags & GLOBAL_RESERVE == 0)
-            .map(|space| space.used * copies_of(space.flags))
-            .sum();
-        let sum: u64 = devices.iter().map(|device| device.bytes).sum();
-        let largest = devices.iter().map(|d| d.bytes).max().unwrap_or(0);
-        let size = match copies {
-            1 => sum,
-            // A block's two copies lie on two devices.
-            _ => (sum / 2).min(sum - largest),
-        };
-        Ok(Space {
-            total: size.saturating_sub(reserve(size)),
-            used: written / copies,
-            copies: copies as u32,
-        })
-    }
-
-    /// Why the pool is not quite well, if it isn't.
-    fn complaints(&self) -> Result<Vec<String>> {
-        let root = self.root()?;
-        let mut complaints = self.away.clone();
-        for device in ioctl::devices(&root).during(|| format!("look at pool {}", self.name))? {
-            let missing = groups::sysfs(&self.uuid).join(format!("devinfo/{}/missing", device.id));
-            let missing = fs::read_to_string(missing).is_ok_and(|text| text.trim() == "1");
-            let name = device.path.display();
-            if missing && self.away.is_empty() {
-                complaints.push(format!("device {} is missing", device.id));
-            }
-            let errors = ioctl::device_errors(&root, device.id).unwrap_or(0);
-            if errors > 0 && !missing {
-                complaints.push(format!("{name} had {errors} errors"));
-            }
-        }
-        Ok(complaints)
-    }
-
-    /// Removes quota groups that nothing needs any more.
-    fn purge_groups(&self, root: &File) -> Result<()> {
-        let present = groups::groups(root)?;
-        let mut subvolumes = BTreeSet::new();
-        search::search(
-            root,
-            search::Range {
-                tree: search::ROOT_TREE,
-                from: (0, 0, 0),
-                to: (u64::MAX, u32::MAX, u64::MAX),
-                since: 0,
-            },
-            |item| {
-                if item.kind == search::ROOT_ITEM {
-                    subvolumes.insert(item.object);
-                }
-                ControlFlow::Continue(())
-            },
-        )
-        .during(|| "list the subvolumes")?;
-        let mut needed = BTreeSet::new();
-        for id in dataset::all(&self.volumes)? {
-            needed.insert(self.dataset(&id)?.group());
-        }
-        for name in dataset::names(&self.volumes)? {
-            if let Ok(note) = Note::read(&self.volumes.join(name)) {
-                needed.insert(Group::new(1, note.group));
-            }
-        }
-        for group in present.members(self.group) {
-            let mut left = 0;
-            for member in present.members(group) {
-                let empty = present.bytes.get(&member).copied().unwrap_or(0) == 0;
-                let gone =
-                    empty && !subvolumes.contains(&member.id()) && groups::remove(root, member)?;
-                left += usize::from(!gone);
-            }
-            if left == 0 && !needed.contains(&group) {
-                groups::remove(root, group)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Subvolumes that were removed and are not taken apart yet.
-    fn dying(&self, root: &File) -> Result<Vec<u64>> {
-        let mut found = Vec::new();
-        let range = search::Range::object(
-            search::ROOT_TREE,
-            search::ORPHAN_OBJECT,
-            search::ORPHAN_ITEM,
-        );
-        search::search(root, range, |item| {
-            if item.kind == search::ORPHAN_ITEM {
-                found.push(item.offset);
-            }
-            ControlFlow::Continue(())
-        })
-        .during(|| "list the removed subvolumes")?;
-        Ok(found)
-    }
-}
-
-/// The bytes of a pool that datasets can't have: for the trees that no dataset is charged for
-/// (checksums, extents), and so that removing things never fails for want of room.
-fn reserve(size: u64) -> u64 {
-    const LEAST: u64 = 48 << 20;
-    const MOST: u64 = 16 << 30;
-    (size / 20).clamp(LEAST, MOST)
 }
 
 impl Pool for BtrfsPool {
@@ -713,7 +302,7 @@ impl Pool for BtrfsPool {
     fn sweep(&self) -> Result<()> {
         let _serial = self.lock();
         let root = self.core.root()?;
-        self.finish_batch(&root)?;
+        self.core.finish_batch(&root)?;
         for name in dataset::names(&self.core.volumes)? {
             let path = self.core.volumes.join(&name);
             if dataset::is_rubbish(&name) {
@@ -788,7 +377,7 @@ impl Pool for BtrfsPool {
     fn snapshot(&self, wanted: &[(&VolumeId, &SnapshotId)]) -> Result<()> {
         let _serial = self.lock();
         let root = self.core.root()?;
-        self.finish_batch(&root)?;
+        self.core.finish_batch(&root)?;
         let mut missing = Vec::new();
         for (id, snapshot) in wanted {
             let found = self.core.dataset(id)?;
@@ -811,7 +400,7 @@ impl Pool for BtrfsPool {
                     _ => Ok(()),
                 }
             }
-            several => self.snapshot_batch(&root, several),
+            several => self.core.snapshot_batch(&root, several),
         }
     }
 
@@ -1020,26 +609,4 @@ impl Pool for BtrfsPool {
         self.close()?;
         devices::erase(&self.spec(), &self.mount)
     }
-}
-
-/// What a sparse file of which `used` bytes are in use can still take up.
-fn below(path: &Path, used: u64) -> Result<u64> {
-    use std::os::unix::fs::MetadataExt as _;
-    let about = || format!("look at {}", path.display());
-    let allocated = fs::metadata(path).during(about)?.blocks() * 512;
-    let stat = rustix::fs::statvfs(path).during(about)?;
-    Ok(stat.f_bavail * stat.f_frsize + allocated.saturating_sub(used))
-}
-
-/// What the ledger of all datasets needs to know of each.
-fn notes(volumes: &Path) -> Result<BTreeMap<VolumeId, Note>> {
-    dataset::all(volumes)?
-        .into_iter()
-        // One may be removed at this moment.
-        .filter_map(|id| match Note::read(&volumes.join(id.as_str())) {
-            Ok(note) => Some(Ok((id, note))),
-            Err(_) if !volumes.join(id.as_str()).exists() => None,
-            Err(error) => Some(Err(error)),
-        })
-        .collect()
 }

@@ -1,4 +1,5 @@
 //! The btrfs engine, on loop devices. Needs root.
+#![allow(clippy::unwrap_used)] // helpers of tests, too
 
 mod common;
 

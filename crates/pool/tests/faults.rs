@@ -1,5 +1,6 @@
 //! Every fault point: a child process dies there, by itself or with the whole machine, and the
 //! pool is then as before the call or as after it; the same call again finishes it.
+#![allow(clippy::unwrap_used)] // helpers of tests, too
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! Random sequences of everything that can be done to datasets, beside a model in memory:
 //! content is the same at every step, live and in all snapshots, also after a restart.
+#![allow(clippy::unwrap_used)] // helpers of tests, too
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! How long snapshot, rollback and clone take on large datasets. Takes minutes and gigabytes, so
 //! it is run by hand: `cargo nextest run -p pool --release --run-ignored only speed --no-capture`.
+#![allow(clippy::unwrap_used)] // helpers of tests, too
 
 mod common;
 

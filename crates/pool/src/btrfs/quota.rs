@@ -22,7 +22,7 @@ use std::{
 use types::{Result, VolumeId, error::ResultExt as _};
 
 use super::{
-    Core, Dataset,
+    core::{self, Core, Dataset},
     dataset::{self, LIVE, Note},
     groups, ioctl, locked,
     search::{self, QGROUP_LIMIT, QUOTA_TREE, Range},
@@ -151,7 +151,7 @@ impl Core {
 
     /// What counts against the limits of all datasets.
     pub(super) fn counted(&self) -> Result<Vec<(VolumeId, u64)>> {
-        super::notes(&self.volumes)?
+        core::notes(&self.volumes)?
             .into_iter()
             .map(|(id, note)| {
                 let charged = self.charged_now(groups::Group::new(1, note.group))?;
@@ -261,7 +261,7 @@ impl Core {
     fn in_need(&self) -> Result<Vec<VolumeId>> {
         const REST: u32 = 10;
         let mut wanted = Vec::new();
-        for (id, note) in super::notes(&self.volumes)? {
+        for (id, note) in core::notes(&self.volumes)? {
             let Some(limit) = note.limit else { continue };
             let page = locked(&self.ledger.pages).get(&id).copied();
             let Some(page) = page else {
@@ -296,7 +296,7 @@ impl Core {
 
 /// Whether another dataset was copied from that of this group.
 fn lends(volumes: &Path, group: u64) -> Result<bool> {
-    Ok(super::notes(volumes)?.values().any(|note| {
+    Ok(core::notes(volumes)?.values().any(|note| {
         note.copied
             .as_ref()
             .is_some_and(|copied| copied.from.contains(&group))

@@ -1,6 +1,7 @@
 //! Pools for tests: on sparse files, taken away again whatever happens.
 
 #![allow(dead_code, unreachable_pub)] // not every test uses all of it
+#![allow(clippy::unwrap_used)] // it is a part of tests
 
 use std::{
     fs::File,
