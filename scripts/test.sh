@@ -3,7 +3,7 @@
 # then the real daemon driven by the real docker CLI, by crashes and by other people's client libraries.
 #
 #   ./scripts/test.sh                       everything
-#   ./scripts/test.sh unit e2e              only these: fmt clippy deny unit e2e crash sdk quickstart
+#   ./scripts/test.sh unit e2e              only these: fmt clippy deny unit e2e crash sdk schema vm quickstart
 #
 # Needs root, and nothing on stdin. The last line says `N passed, N failed`; the exit code says the same.
 set -uo pipefail
@@ -117,9 +117,21 @@ build_binaries() {
     export KRAUD_BIN=${CARGO_TARGET_DIR:-$REPO/target}/debug/kraud
 }
 
+# The package that linux-image-cloud-amd64 stands for.
+newest_kernel() { apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-.*-cloud-amd64\)$/\1/p'; }
+
+# The emulator and the kernel that it runs; neither is needed for anything else.
+vm() {
+    need_packages qemu-system-x86_64=qemu-system-x86 mkfs.btrfs=btrfs-progs mke2fs=e2fsprogs ldd=libc-bin strip=binutils || return 1
+    local kernel
+    kernel=$(newest_kernel)
+    [ -n "$kernel" ] || { apt_update_once; kernel=$(newest_kernel); }
+    unpack_package "${kernel:-linux-image-cloud-amd64}" || say "the kernel package is not to be had: its tests will say so"
+    bash tests/vm/run.sh
+}
 quickstart() { bash tests/quickstart/run.sh; }
 
-wanted=" ${*:-fmt clippy deny unit e2e crash sdk quickstart} "
+wanted=" ${*:-fmt clippy deny unit e2e crash sdk schema vm quickstart} "
 wants() { [[ $wanted == *" $1 "* ]]; }
 
 prepare
@@ -131,11 +143,13 @@ if wants fmt; then check fmt fmt; fi
 if wants clippy; then check clippy clippy; fi
 if wants deny; then check deny deny; fi
 if wants unit; then suite unit unit; suite doc doc; fi
-if wants e2e || wants crash || wants sdk; then
+if wants e2e || wants crash || wants sdk || wants schema || wants vm; then
     if [ -n "${KRAUD_BIN:-}" ] || build_binaries; then
         ! wants e2e || suite e2e bash tests/e2e/run.sh
         ! wants crash || suite crash bash tests/crash/run.sh
         ! wants sdk || suite sdk bash tests/sdk/run.sh
+        ! wants schema || suite schema bash tests/schema/run.sh
+        ! wants vm || suite vm vm
     else
         count build 0 1 0
     fi
