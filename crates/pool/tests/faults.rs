@@ -14,7 +14,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use common::{M, Place};
@@ -263,6 +263,14 @@ fn die_with_the_machine(place: &Place) {
         }
     }
     place.clear();
+    // A machine that died has nothing mounted any more; here the kernel may need a while.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for name in IMAGES {
+        while loopdev::find(&image(name, place.path())).unwrap().is_some() {
+            assert!(Instant::now() < deadline, "{name} stays in use");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
     for name in IMAGES {
         let path = image(name, place.path());
         let copy = path.with_extension("copy");

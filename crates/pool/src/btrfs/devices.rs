@@ -204,6 +204,15 @@ fn mount_file(name: &PoolName, path: &Path, mount: &Path) -> Result<Mounted> {
             let _ = loopdev::detach(&device);
             return Err(error);
         }
+        // While another copy of it is mounted, the kernel gives this one an id for the time being.
+        if mounted_uuid(mount)? != uuid {
+            let _ = rustix::mount::unmount(mount, UnmountFlags::NOFOLLOW);
+            let _ = loopdev::detach(&device);
+            return Err(Error::conflict(format!(
+                "pool {name} can't be opened: a copy of {} is in use",
+                path.display()
+            )));
+        }
     }
     Ok(Mounted {
         root: mount.to_owned(),
