@@ -9,6 +9,8 @@ mod faults;
 mod machine;
 #[path = "zfs/model.rs"]
 mod model;
+#[path = "zfs/speed.rs"]
+mod speed;
 
 use daemon::ZfsBench;
 
