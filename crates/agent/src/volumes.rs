@@ -60,13 +60,12 @@ pub trait NodeVolumes: Send + Sync + 'static {
     async fn volume_remove(&self, volume: &Volume) -> Result<()>;
     /// Makes a block volume as large as `volume` says.
     async fn volume_resize(&self, volume: &Volume) -> Result<()>;
-    /// Limits what it may hold, and asks for [`Pressure`] above so many bytes.
-    async fn volume_limit(
-        &self,
-        volume: &Volume,
-        hard: Option<u64>,
-        report_above: Option<u64>,
-    ) -> Result<()>;
+    /// Keeps a volume of files to its size; `droppable` says that some of its snapshots can be
+    /// dropped for space, so that [`Pressure`] is worth a report.
+    async fn volume_limit(&self, volume: &Volume, size: Option<u64>, droppable: bool)
+    -> Result<()>;
+    /// The bytes that count against its limit.
+    async fn volume_charged(&self, volume: &Volume) -> Result<u64>;
     /// What it holds.
     async fn volume_usage(&self, volume: &Volume) -> Result<Usage>;
     /// Where the content of each is on the node, or would be once it is attached.

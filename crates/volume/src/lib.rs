@@ -24,7 +24,7 @@ pub use pool::{Change, ChangeKind, Engine, Growth, Health, PoolSpec, PoolStatus,
 use serde::{Deserialize, Serialize};
 use types::{
     Error, PoolName, Result, SnapshotId, VolumeId, VolumeName,
-    volume::{Content, FileSystem},
+    volume::{Content, FileSystem, quota},
 };
 
 pub use crate::watch::Pressure;
@@ -499,19 +499,38 @@ impl Volumes {
         self.use_for(volume, None, "resize").map(drop)
     }
 
-    /// Limits a volume, and asks for a report when it holds more than `report_above` bytes.
-    pub fn limit(
-        &self,
-        volume: &Volume,
-        hard: Option<u64>,
-        report_above: Option<u64>,
-    ) -> Result<()> {
+    /// Keeps a volume of files to its size. `droppable` says that some of its snapshots can be
+    /// dropped: then, where the pool counts what snapshots hold, there is a reserve above the
+    /// size, and a report when the size is passed.
+    pub fn limit(&self, volume: &Volume, size: Option<u64>, droppable: bool) -> Result<()> {
         // An image is as large as it is: a limit on what it pins would show up inside of it as
         // a broken disk.
-        let hard = hard.filter(|_| !volume.is_block());
-        self.pool(&volume.pool)?.set_limit(&volume.id, hard)?;
-        self.watch.set(&volume.pool, &volume.id, report_above);
-        Ok(())
+        if volume.is_block() {
+            return Ok(());
+        }
+        let pool = self.pool(&volume.pool)?;
+        // ZFS limits the live dataset alone (refquota).
+        let with_reserve = droppable && pool.engine() == Engine::Btrfs;
+        let hard = size.map(|size| quota::hard_limit(size, with_reserve));
+        let set = match (pool.set_limit(&volume.id, hard), hard) {
+            // It holds a little more than its size already, which ZFS does not let one say:
+            // no more than that, then.
+            (Err(error), Some(hard)) if error.kind == types::Kind::Conflict => {
+                let held = self.charged(volume)?.unwrap_or(hard);
+                pool.set_limit(&volume.id, Some(held.max(hard)))
+            }
+            (set, _) => set,
+        };
+        self.watch
+            .set(&volume.pool, &volume.id, size.filter(|_| with_reserve));
+        set
+    }
+
+    /// The bytes that count against a volume's limit.
+    pub fn charged(&self, volume: &Volume) -> Result<Option<u64>> {
+        let all = self.pool(&volume.pool)?.charged()?;
+        let own = all.into_iter().find(|(id, _)| *id == volume.id);
+        Ok(own.map(|(_, bytes)| bytes))
     }
 
     /// The use of a volume. What a mounted file system has not written yet is not counted.

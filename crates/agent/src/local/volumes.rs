@@ -280,13 +280,21 @@ impl NodeVolumes for LocalAgent {
     async fn volume_limit(
         &self,
         volume: &Volume,
-        hard: Option<u64>,
-        report_above: Option<u64>,
+        size: Option<u64>,
+        droppable: bool,
     ) -> Result<()> {
         let volume = volume.clone();
         let doing = format!("limiting volume {}", volume.name);
         self.on_disk(doing, SHORT, move |volumes| {
-            volumes.limit(&volume, hard, report_above)
+            volumes.limit(&volume, size, droppable)
+        })
+        .await
+    }
+    async fn volume_charged(&self, volume: &Volume) -> Result<u64> {
+        let volume = volume.clone();
+        let doing = format!("measuring volume {}", volume.name);
+        self.on_disk(doing, SHORT, move |volumes| {
+            Ok(volumes.charged(&volume)?.unwrap_or(0))
         })
         .await
     }

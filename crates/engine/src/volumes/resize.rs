@@ -20,10 +20,8 @@ impl Engine {
             return Ok(());
         }
         let droppable = volume.next_to_drop().is_some();
-        let hard = record.size.map(|size| quota::hard_limit(size, droppable));
-        let report_above = record.size.filter(|_| droppable);
         self.agent
-            .volume_limit(&record.plan(), hard, report_above)
+            .volume_limit(&record.plan(), record.size, droppable)
             .await
     }
 
@@ -106,8 +104,8 @@ impl Engine {
             if let Err(error) = self.agent.pool_reclaim(&record.pool).await {
                 tracing::debug!(pool = %record.pool, %error, "waiting for space");
             }
-            match self.agent.volume_usage(&record.plan()).await {
-                Ok(usage) if !quota::pressure(usage.live + usage.snapshots, size) => break,
+            match self.agent.volume_charged(&record.plan()).await {
+                Ok(charged) if !quota::pressure(charged, size) => break,
                 Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(volume = %record.name, %error, "measuring a full volume");
