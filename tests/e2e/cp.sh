@@ -123,3 +123,14 @@ test_archive_mode_gives_files_to_the_containers_user() {
     docker cp -a f c1:/tmp/f 2>/dev/null
     eq "$(docker start -a c1)" 1234:1235
 }
+
+test_into_a_volume_before_the_first_start() {
+    # Neither mount point is in the image.
+    docker create --name vv -v /data/deep -v named:/other $IMG cat /data/deep/f /other/f >/dev/null
+    echo one >f; docker cp f vv:/data/deep/f
+    echo two >f; docker cp f vv:/other/f
+    docker cp vv:/other/f back
+    eq "$(cat back)" two
+    eq "$(docker start -a vv)" $'one\ntwo'
+    docker rm -v vv >/dev/null; docker volume rm named >/dev/null
+}

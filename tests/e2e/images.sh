@@ -163,6 +163,11 @@ test_truncated_archive() {
     head -c 700000 "$(busybox_archive)" >cut.tar
     run docker load -i cut.tar
     ne "$RC" 0
+    # The daemon's answer is 200 with an error in it, as docker's: SDKs look for that.
+    CODE=$(curl -sS --unix-socket "${DOCKER_HOST#unix://}" -H 'Content-Type: application/x-tar' --data-binary abc \
+        -o reply -w '%{http_code}' http://d/images/load)
+    eq "$CODE" 200
+    has "$(cat reply)" '"errorDetail":{"message":'
     ok docker run --rm $IMG true
 }
 

@@ -166,3 +166,42 @@ test_unknown_network() {
     fails 125 docker run --rm --network nosuchnet $IMG true
     has "$ERR" 'network nosuchnet not found'
 }
+
+test_legacy_links() {
+    fails 125 docker run --link nobody:x $IMG true
+    has "$ERR" 'could not get container for nobody: No such container: nobody'
+    fails 125 docker run --link a:b:c $IMG true
+    docker run -d --name db -e FOO=1 --expose 5432 $IMG sleep 60 >/dev/null
+    docker create --name web --link db:my-db $IMG sh -c 'env; cat /etc/hosts' >/dev/null
+    eq "$(ins web '{{json .HostConfig.Links}}')" '["/db:/web/my-db"]'
+    eq "$(ins web/my-db '{{.Name}}')" /db
+    eq "$(docker ps --no-trunc --filter name=db --format '{{.Names}}')" 'db,web/my-db'
+    address=$(ins db '{{.NetworkSettings.IPAddress}}')
+    docker rename db database
+    eq "$(ins web '{{json .HostConfig.Links}}')" '["/database:/web/my-db"]'
+    OUT=$(docker start -a web)
+    has "$OUT" "MY_DB_PORT=tcp://$address:5432"
+    has "$OUT" "MY_DB_PORT_5432_TCP_ADDR=$address"
+    has "$OUT" 'MY_DB_NAME=/web/my-db'
+    has "$OUT" 'MY_DB_ENV_FOO=1'
+    hasnt "$OUT" 'MY_DB_ENV_PATH='
+    matches "$OUT" "$address[[:space:]]+my-db "
+    docker stop -t 0 database >/dev/null
+    fails 1 docker start web
+    has "$ERR" 'Cannot link to a non running container: /database AS /web/my-db'
+    fails 1 docker rm --link database
+    has "$ERR" 'cannot remove the default link name of the container'
+    ok docker rm --link web/my-db
+    eq "$(ins web '{{json .HostConfig.Links}}')" '[]'
+    hasnt "$(docker start -a web)" MY_DB
+}
+
+test_auxiliary_addresses_are_kept_free() {
+    docker network create --subnet 10.213.7.0/29 --aux-address a=10.213.7.2 --aux-address b=10.213.7.4 aux >/dev/null
+    has "$(docker network inspect aux)" '"a": "10.213.7.2"'
+    eq "$(docker run --rm --network aux $IMG hostname -i)" 10.213.7.3
+    eq "$(docker run --rm --network aux $IMG hostname -i)" 10.213.7.5
+    docker network rm aux >/dev/null
+    fails 1 docker network create --subnet 10.213.7.0/29 --aux-address a=10.1.1.1 aux
+    has "$ERR" 'no matching subnet for aux-address 10.1.1.1'
+}

@@ -102,3 +102,10 @@ test_image_healthcheck() {
     eq "$(ins h2 '{{json .State.Health}}')" null
     docker rm -f h1 h2 >/dev/null; docker rmi healthy >/dev/null
 }
+
+test_wait_ends_at_the_first_exit() {
+    docker run -d --name ww --restart always $IMG sh -c 'sleep 0.5; exit 3' >/dev/null
+    eq "$(timeout 20 docker wait ww)" 3
+    fails 1 docker rm ww
+    docker rm -f ww >/dev/null
+}

@@ -318,6 +318,9 @@ pub struct SubnetRecord {
     pub subnet: String,
     pub gateway: String,
     pub ip_range: String,
+    /// Addresses that belong to others, by name: no container gets one.
+    #[serde(default)]
+    pub aux: BTreeMap<String, String>,
 }
 
 /// Facts of the installation, made at first start.

@@ -27,6 +27,8 @@ pub struct ContainerView {
     pub sandbox_key: String,
     /// Its files on the node.
     pub files: Files,
+    /// Further names, from the links of others: `container/alias`.
+    pub link_names: Vec<String>,
     /// Its running exec sessions.
     pub exec_ids: Vec<ExecId>,
     /// Bytes in the writable layer, where sizes were asked for.
@@ -159,6 +161,7 @@ pub struct SubnetView {
     pub subnet: String,
     pub gateway: String,
     pub ip_range: String,
+    pub aux: BTreeMap<String, String>,
 }
 
 /// A container on a network.

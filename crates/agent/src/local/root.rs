@@ -7,12 +7,13 @@
 use std::{
     fs::File,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use nix::sched::{CloneFlags, unshare};
 use rustix::{
     fs::{Mode, OFlags, ResolveFlags},
+    io::Errno,
     mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags},
 };
 use types::{Error, Result, error::ResultExt as _};
@@ -134,13 +135,12 @@ fn open_root(path: &Path) -> Result<OwnedFd> {
     rustix::fs::open(path, flags, Mode::empty()).during(|| format!("opening {}", path.display()))
 }
 
-/// Binds `source` over `target` in `root`; a target that the image lacks is passed over,
-/// since only a start makes it.
+/// Binds `source` over `target` in `root`. A target that the image lacks is made, as a start
+/// would make it; one that cannot be made (a dangling link in its path, say) is passed over.
 fn bind(source: &Path, root: BorrowedFd<'_>, target: &str) -> Result<()> {
     let operation = || format!("mounting {} at {target}", source.display());
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
     let Ok(target_fd) =
-        rustix::fs::openat2(root, target, flags, Mode::empty(), ResolveFlags::IN_ROOT)
+        open_beneath(root, target).or_else(|_| make_target(root, target, source.is_dir()))
     else {
         return Ok(());
     };
@@ -150,4 +150,64 @@ fn bind(source: &Path, root: BorrowedFd<'_>, target: &str) -> Result<()> {
     let tree = rustix::mount::open_tree(rustix::fs::CWD, source, tree).during(operation)?;
     let both = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     rustix::mount::move_mount(&tree, "", &target_fd, "", both).during(operation)
+}
+
+/// Opens a path as processes whose root is `root` see it.
+fn open_beneath(root: BorrowedFd<'_>, path: impl AsRef<Path>) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    rustix::fs::openat2(
+        root,
+        path.as_ref(),
+        flags,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT,
+    )
+}
+
+/// Makes a mount point with the directories above it.
+fn make_target(root: BorrowedFd<'_>, target: &str, is_dir: bool) -> rustix::io::Result<OwnedFd> {
+    let mut path = PathBuf::from("/");
+    let mut names = Path::new(target)
+        .components()
+        .filter(|part| matches!(part, Component::Normal(_)))
+        .peekable();
+    while let Some(name) = names.next() {
+        let parent = open_beneath(root, &path)?;
+        path.push(name);
+        match open_beneath(root, &path) {
+            Ok(_) => {}
+            Err(Errno::NOENT) if is_dir || names.peek().is_some() => {
+                rustix::fs::mkdirat(&parent, name.as_os_str(), Mode::from_raw_mode(0o755))?;
+            }
+            Err(Errno::NOENT) => {
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                let mode = Mode::from_raw_mode(0o644);
+                drop(rustix::fs::openat(&parent, name.as_os_str(), flags, mode)?);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    open_beneath(root, &path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_made_inside_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        std::fs::create_dir(root.join("real")).unwrap();
+        std::os::unix::fs::symlink("/real", root.join("link")).unwrap();
+        std::os::unix::fs::symlink("/nowhere", root.join("broken")).unwrap();
+        let fd = open_root(root).unwrap();
+        make_target(fd.as_fd(), "/a/b", true).unwrap();
+        assert!(root.join("a/b").is_dir());
+        make_target(fd.as_fd(), "/link/c/file", false).unwrap();
+        assert!(root.join("real/c/file").is_file());
+        make_target(fd.as_fd(), "/../up", true).unwrap();
+        assert!(root.join("up").is_dir());
+        assert!(make_target(fd.as_fd(), "/broken/x", true).is_err());
+    }
 }

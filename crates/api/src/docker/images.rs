@@ -189,7 +189,11 @@ pub(super) async fn load(mut call: Call) -> Result<Response> {
                     }
                 }
             }
-            Err(error) => drop(sender.send(Err(error)).await),
+            // docker's answer to a load is 200 whatever the archive is like.
+            Err(error) => {
+                tracing::info!(%error, "an archive could not be loaded");
+                drop(sender.send(Ok(JsonMessage::error(&error.message))).await);
+            }
         }
     });
     lines::respond_to_task(receiver, task).await

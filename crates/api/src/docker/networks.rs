@@ -71,6 +71,7 @@ struct IpamConfigBody {
     #[serde(rename = "IPRange")]
     ip_range: String,
     gateway: String,
+    auxiliary_addresses: BTreeMap<String, String>,
 }
 
 impl CreateBody {
@@ -100,6 +101,7 @@ impl CreateBody {
                 subnet: config.subnet,
                 gateway: config.gateway,
                 ip_range: config.ip_range,
+                aux: config.auxiliary_addresses,
             })
             .collect();
         Ok(NetworkCreate {

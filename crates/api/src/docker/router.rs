@@ -82,7 +82,7 @@ fn container_rows() -> Vec<Route<Engine>> {
         row!(GET "/containers/{id}/archive" Full, c::archive::get),
         row!(PUT "/containers/{id}/archive" Full, c::archive::put),
         row!(POST "/containers/{id}/exec" Full, exec::create),
-        row!(DELETE "/containers/{id}" Partial("link=1 (legacy links) is refused"), c::lifecycle::remove),
+        row!(DELETE "/containers/{id}" Full, c::lifecycle::remove),
         row!(POST "/exec/{id}/start" Full, exec::start),
         row!(POST "/exec/{id}/resize" Full, exec::resize),
         row!(GET "/exec/{id}/json" Full, exec::inspect),

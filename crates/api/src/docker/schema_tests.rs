@@ -227,6 +227,7 @@ fn container() -> ContainerView {
         ]),
         sandbox_key: "/run/kraud/netns/abc".into(),
         files: Files::default(),
+        link_names: vec!["other/alias".into()],
         exec_ids: vec![ExecId::random()],
         size_rw: Some(5),
         size_root: Some(10),
@@ -502,6 +503,7 @@ fn volumes_and_networks() {
             subnet: "172.18.0.0/16".into(),
             gateway: "172.18.0.1".into(),
             ip_range: String::new(),
+            aux: BTreeMap::from([("a".into(), "172.17.0.9".into())]),
         }],
         options: BTreeMap::new(),
         labels: BTreeMap::new(),
@@ -521,7 +523,7 @@ fn volumes_and_networks() {
     let network = serde_json::to_value(&network).unwrap();
     assert_eq!(
         network["IPAM"],
-        json!({"Driver": "default", "Options": null, "Config": [{"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.1"}]})
+        json!({"Driver": "default", "Options": null, "Config": [{"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.1", "AuxiliaryAddresses": {"a": "172.17.0.9"}}]})
     );
     let created = wire::network::NetworkCreated {
         id: "x".into(),

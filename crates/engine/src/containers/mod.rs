@@ -8,6 +8,7 @@ mod archive;
 mod commit;
 mod create;
 mod io;
+mod links;
 mod list;
 mod merge;
 mod monitor;
@@ -106,6 +107,17 @@ pub(crate) struct Table(RwLock<Index>);
 struct Index {
     by_id: HashMap<ContainerId, Arc<Container>>,
     by_name: HashMap<(Namespace, ContainerName), ContainerId>,
+    /// Whether there ever was a container with links: most hosts have none, and need not look.
+    any_links: bool,
+}
+
+fn has_links(container: &Container) -> bool {
+    let record = container.record();
+    record
+        .host
+        .links
+        .as_ref()
+        .is_some_and(|links| !links.is_empty())
 }
 
 impl Table {
@@ -149,6 +161,7 @@ impl Table {
             (container.namespace.clone(), container.record().name.clone()),
             container.id.clone(),
         );
+        index.any_links |= has_links(&container);
         index.by_id.insert(container.id.clone(), container);
     }
 
@@ -187,6 +200,20 @@ impl Table {
             .collect()
     }
 
+    /// Those containers of a namespace that have legacy links.
+    fn with_links(&self, namespace: &Namespace) -> Vec<Arc<Container>> {
+        let index = self.read();
+        if !index.any_links {
+            return Vec::new();
+        }
+        index
+            .by_id
+            .values()
+            .filter(|container| container.namespace == *namespace && has_links(container))
+            .cloned()
+            .collect()
+    }
+
     /// All containers.
     pub(crate) fn all(&self) -> Vec<Arc<Container>> {
         self.read().by_id.values().cloned().collect()
@@ -209,6 +236,17 @@ impl Table {
                 .by_name
                 .get(&(scope.namespace.clone(), name))
                 .and_then(|id| index.by_id.get(id))
+        {
+            return Ok(container.clone());
+        }
+        if let Some((parent, alias)) = wanted.trim_start_matches('/').split_once('/')
+            && let Ok(parent) = parent.parse::<ContainerName>()
+            && let Some(container) = index
+                .by_name
+                .get(&(scope.namespace.clone(), parent))
+                .and_then(|id| index.by_id.get(id))
+                .and_then(|parent| links::target(&parent.record(), alias)?.parse().ok())
+                .and_then(|id: ContainerId| index.by_id.get(&id))
         {
             return Ok(container.clone());
         }
@@ -420,7 +458,8 @@ impl Engine {
             exec_ids: self.execs.of(&container.id),
             size_rw,
             size_root,
-            record,
+            link_names: self.link_names(container),
+            record: self.with_shown_links(&record).map_or(record, Arc::new),
         })
     }
 

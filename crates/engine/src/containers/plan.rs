@@ -65,10 +65,20 @@ impl Engine {
         }
         // Parents before what is mounted inside them.
         mounts.sort_by_key(|mount| mount.target.matches('/').count());
+        let mut config = record.config.clone();
+        let mut hosts = self.extra_hosts(record, allocated);
+        // Only a start needs to know what the linked containers are like now.
+        if !allocated.is_empty() {
+            let (lines, variables) = self.link_facts(record);
+            hosts.extend(lines);
+            let own = config.env.get_or_insert_default();
+            // What the container sets itself comes later and counts.
+            own.splice(0..0, variables);
+        }
         Ok(Plan {
             id: record.id.clone(),
             name: record.name.to_string(),
-            config: record.config.clone(),
+            config,
             host: host.clone(),
             hostname: record.config.hostname.clone(),
             layers: record.layers.clone(),
@@ -77,7 +87,7 @@ impl Engine {
             pid: namespace(&host.pid_mode)?,
             ipc: namespace(&host.ipc_mode)?,
             uts: namespace(&host.uts_mode)?,
-            hosts: self.extra_hosts(record, allocated),
+            hosts,
         })
     }
 
@@ -122,7 +132,7 @@ impl Engine {
         })
     }
 
-    /// Lines of /etc/hosts: those asked for, and those of links.
+    /// Lines of /etc/hosts that were asked for.
     fn extra_hosts(
         &self,
         record: &ContainerRecord,
@@ -147,31 +157,6 @@ impl Engine {
                 }
                 ("host-gateway", None) => {}
                 _ => lines.push((address.to_owned(), name.to_owned())),
-            }
-        }
-        let scope = crate::Scope {
-            namespace: record.namespace.clone(),
-        };
-        for link in record.host.links.iter().flatten() {
-            let (name, alias) = link.split_once(':').unwrap_or((link, link));
-            let Ok(other) = self.container(&scope, name) else {
-                continue;
-            };
-            let address = other
-                .observed
-                .borrow()
-                .endpoints
-                .values()
-                .find_map(|endpoint| {
-                    Some(endpoint.ip_address.clone()).filter(|address| !address.is_empty())
-                });
-            if let Some(address) = address {
-                let alias = alias.rsplit('/').next().unwrap_or(alias);
-                let other = other.record();
-                lines.push((
-                    address,
-                    format!("{alias} {} {}", other.id.short(), other.name),
-                ));
             }
         }
         lines

@@ -73,6 +73,7 @@ impl Engine {
         let record = container.record();
         let failed = |error: Error| (128, error);
         self.sources_run(&record).map_err(failed)?;
+        self.links_run(&record).map_err(failed)?;
         let allocated = self.connect(container, &record).map_err(failed)?;
         let plan = self.plan_connected(&record, &allocated).map_err(failed)?;
         let hold = container.early_attaches.load(Ordering::SeqCst) > 0;

@@ -277,18 +277,11 @@ fn log_config(host: &HostConfig) -> Result<()> {
                     }
                 }
             }
-            if host.log_config.config.contains_key("max-file")
-                && !host.log_config.config.contains_key("max-size")
-            {
-                return Err(Error::invalid(
-                    "max-file cannot be set when max-size is not set",
-                ));
-            }
             Ok(())
         }
         "none" => Ok(()),
         other => Err(Error::invalid(format!(
-            "logger: no log driver named '{other}' is registered: this kraud has json-file, local and none"
+            "logger: no log driver named '{other}' is registered"
         ))),
     }
 }

@@ -44,7 +44,9 @@ impl Waiter {
         let before = self.exits_before;
         match self.condition {
             WaitCondition::NotRunning => {
-                self.until(|observed| !observed.state.is_running()).await;
+                // One that its restart policy starts again has not been running in between.
+                self.until(|observed| !observed.state.is_running() || observed.exits > before)
+                    .await;
             }
             WaitCondition::NextExit => {
                 self.until(|observed| observed.exits > before).await;

@@ -13,10 +13,10 @@ use types::{
     record::encode,
 };
 
-use super::{bridge, parse_subnet, subnet_record};
+use super::{bridge, parse_subnet, pools_of, subnet_record};
 use crate::{
     Engine, Scope,
-    record::{NetworkRecord, key},
+    record::{NetworkRecord, SubnetRecord, key},
     request::NetworkCreate,
     view::Pruned,
 };
@@ -64,11 +64,7 @@ impl Engine {
         }
         let record = self.new_network(&name, request).await?;
         let made = bridge(&record)?;
-        let pools = made
-            .subnets
-            .iter()
-            .map(ipam::Pool::new)
-            .collect::<Result<Vec<_>>>()?;
+        let pools = pools_of(&record, &made)?;
         self.agent.network_ensure(&made).await?;
         let key = key::network(&scope.namespace, &record.id);
         if let Err(error) = self
@@ -140,7 +136,10 @@ impl Engine {
                     "invalid pool request: Pool overlaps with other one on this address space",
                 ));
             }
-            subnets.push(subnet_record(&subnet));
+            subnets.push(SubnetRecord {
+                aux: wanted.aux.clone(),
+                ..subnet_record(&subnet)
+            });
         }
         if !subnets.iter().any(|subnet| subnet.subnet.contains('.')) {
             let mut occupied = self.agent.network_occupied().await?;

@@ -69,14 +69,7 @@ impl Networks {
         for record in index.values().filter(|record| record.driver == "bridge") {
             let bridge = bridge(record)?;
             agent.network_ensure(&bridge).await?;
-            pools.insert(
-                record.id.clone(),
-                bridge
-                    .subnets
-                    .iter()
-                    .map(ipam::Pool::new)
-                    .collect::<Result<Vec<_>>>()?,
-            );
+            pools.insert(record.id.clone(), pools_of(record, &bridge)?);
         }
         Ok(Self {
             index: RwLock::new(index),
@@ -259,7 +252,28 @@ fn subnet_record(subnet: &Subnet) -> SubnetRecord {
         subnet: subnet.net.to_string(),
         gateway: subnet.gateway.map(|ip| ip.to_string()).unwrap_or_default(),
         ip_range: subnet.range.map(|net| net.to_string()).unwrap_or_default(),
+        aux: BTreeMap::new(),
     }
+}
+
+/// The pools of a network's subnets, with nothing given away yet.
+fn pools_of(record: &NetworkRecord, bridge: &Bridge) -> Result<Vec<ipam::Pool>> {
+    let mut pools = bridge
+        .subnets
+        .iter()
+        .map(ipam::Pool::new)
+        .collect::<Result<Vec<_>>>()?;
+    for address in record.subnets.iter().flat_map(|subnet| subnet.aux.values()) {
+        let ip: IpAddr = address
+            .parse()
+            .map_err(|_| Error::invalid(format!("invalid aux address: {address}")))?;
+        pools
+            .iter_mut()
+            .find(|pool| pool.net().contains(&ip))
+            .ok_or_else(|| Error::invalid(format!("no matching subnet for aux-address {address}")))?
+            .reserve(ip)?;
+    }
+    Ok(pools)
 }
 
 /// A record as the node's network crate wants it.
@@ -556,6 +570,7 @@ impl Engine {
                     subnet: subnet.subnet.clone(),
                     gateway: subnet.gateway.clone(),
                     ip_range: subnet.ip_range.clone(),
+                    aux: subnet.aux.clone(),
                 })
                 .collect(),
             options: record.options.clone(),

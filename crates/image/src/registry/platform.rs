@@ -200,7 +200,7 @@ impl FromStr for Platform {
         let normal = platform.normalized();
         if parts.len() == 1 && !known.contains(&normal.architecture.as_str()) {
             return Err(Error::invalid(format!(
-                "{text:?}: unknown operating system or architecture"
+                "{text:?}: unknown operating system or architecture: invalid argument"
             )));
         }
         Ok(normal)

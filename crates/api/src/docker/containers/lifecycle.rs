@@ -119,10 +119,10 @@ pub(crate) async fn update(mut call: Call) -> Result<Response> {
 /// `DELETE /containers/{id}`
 pub(crate) async fn remove(call: Call) -> Result<Response> {
     if call.query.flag("link") {
-        return Err(Error::not_implemented(format!(
-            "removing the link {}: legacy links are not done",
-            call.name
-        )));
+        call.state
+            .container_unlink(&call.scope(), &call.name)
+            .await?;
+        return done();
     }
     let request = RemoveRequest {
         force: call.query.flag("force"),

@@ -172,7 +172,10 @@ pub(crate) fn summary(
     };
     ContainerSummary {
         id: record.id.to_string(),
-        names: vec![format!("/{}", record.name)],
+        names: std::iter::once(record.name.as_str())
+            .chain(view.link_names.iter().map(String::as_str))
+            .map(|name| format!("/{name}"))
+            .collect(),
         image,
         image_id: id,
         command: command(view),

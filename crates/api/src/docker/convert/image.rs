@@ -20,6 +20,8 @@ use crate::docker::{
 
 /// Before this version `VirtualSize` repeated `Size`.
 const NO_VIRTUAL_SIZE: ApiVersion = ApiVersion::new(1, 44);
+/// Before this version an image told what container it was committed from.
+const NO_CONTAINER: ApiVersion = ApiVersion::new(1, 45);
 /// Since this version an image without a tag has no tags, rather than one called `<none>`.
 const NO_NONE: ApiVersion = ApiVersion::new(1, 43);
 /// Since this version an image's config has only the fields that an image can have.
@@ -46,6 +48,9 @@ pub(crate) fn inspect(view: &ImageView, version: ApiVersion) -> ImageInspect {
             .created
             .map(|time| time.to_string())
             .unwrap_or_default(),
+        container: (version < NO_CONTAINER).then(|| config.container.clone()),
+        container_config: (version < NO_CONTAINER)
+            .then(|| config.container_config.clone().unwrap_or_default()),
         docker_version: config.docker_version.clone(),
         author: config.author.clone(),
         config: image_config(config.config.as_ref(), version),

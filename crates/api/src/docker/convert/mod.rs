@@ -49,6 +49,7 @@ pub(super) fn network(view: &NetworkView) -> Network {
             subnet: subnet.subnet.clone(),
             ip_range: subnet.ip_range.clone(),
             gateway: subnet.gateway.clone(),
+            auxiliary_addresses: subnet.aux.clone(),
         })
         .collect::<Vec<_>>();
     let containers = view.containers.iter().map(|(id, member)| {

@@ -18,6 +18,12 @@ pub struct ImageInspect {
     pub comment: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub created: String,
+    /// What the image was committed from. Before API 1.45 only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// How that was configured. Before API 1.45 only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_config: Option<types::Config>,
     pub docker_version: String,
     pub author: String,
     /// Which fields it has depends on the API version: see [`super::super::convert`].

@@ -48,6 +48,11 @@ pub struct IpamConfig {
     pub ip_range: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub gateway: String,
+    #[serde(
+        rename = "AuxiliaryAddresses",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub auxiliary_addresses: BTreeMap<String, String>,
 }
 
 /// `ConfigReference`.
