@@ -319,7 +319,7 @@ pub struct SubnetRecord {
     pub gateway: String,
     pub ip_range: String,
     /// Addresses that belong to others, by name: no container gets one.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub aux: BTreeMap<String, String>,
 }
 
