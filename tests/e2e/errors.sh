@@ -153,3 +153,33 @@ test_limits_that_make_no_sense() {
     has "$ERR" 'Minimum memoryswap limit should be larger than memory limit'
     fails 125 docker run --rm --cpuset-cpus 999 $IMG true
 }
+
+# What a create refuses; "not found" would make the client pull the image.
+test_refusals_of_a_create() {
+    fails 125 docker run --volumes-from ghost $IMG true
+    hasnt "$ERR" 'Unable to find image'
+    has "$ERR" 'No such container: ghost'
+    fails 125 docker run --mount type=volume,src=drv,dst=/b,volume-driver=nope $IMG true
+    hasnt "$ERR" 'Unable to find image'
+    fails 125 docker run -v /tmp:/b:ro,rw $IMG true
+    has "$ERR" 'invalid mode: ro,rw'
+    fails 125 docker run --oom-score-adj 2000 $IMG true
+    has "$ERR" 'Invalid value 2000, range for oom score adj is [-1000, 1000]'
+    fails 125 docker run --cpuset-mems 800 $IMG true
+    has "$ERR" 'Requested memory nodes are not available - requested 800'
+    fails 125 docker run --storage-opt size=1G $IMG true
+    has "$ERR" '--storage-opt is supported only for'
+    fails 125 docker run --ip 172.17.0.99 $IMG true
+    has "$ERR" 'user specified IP address is supported on user defined networks only'
+    api POST /containers/create '{"Image":"busybox","NetworkingConfig":{"EndpointsConfig":{"bridge":{"Aliases":["a"]}}}}'
+    eq "$CODE" 400
+    has "$BODY" 'network-scoped alias is supported only for containers in user defined networks'
+    fails 125 docker run --log-driver asdf $IMG true
+    has "$ERR" "logger: no log driver named 'asdf' is registered"
+    fails 125 docker run --network nosuchnet $IMG true
+    has "$ERR" 'failed to set up container networking: network nosuchnet not found'
+    api POST /images/create?fromImage=UPPER
+    has "$BODY" 'invalid reference format: repository name (library/UPPER) must be lowercase'
+    # A weight that the kernel does not know is no reason to fail.
+    ok docker run --rm --blkio-weight 500 $IMG true
+}

@@ -94,3 +94,12 @@ test_health_event() {
     until_has 15 'health_status: healthy' events "$from" -f container=e1
     eq "$(events "$from" -f event=health_status -f container=e1 | head -n 1)" 'container health_status: healthy'
 }
+
+test_volumes_come_and_go() {
+    docker volume create vol >/dev/null
+    from=$(now)
+    docker run --rm -v vol:/data:ro $IMG true
+    OUT=$(docker events --since "$from" --until "$(now)" --filter type=volume --format '{{.Action}} {{.Actor.ID}} {{index .Actor.Attributes "destination"}} {{index .Actor.Attributes "read/write"}}')
+    eq "$OUT" $'mount vol /data false\nunmount vol  '
+    docker volume rm vol >/dev/null
+}

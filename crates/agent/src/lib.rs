@@ -151,6 +151,10 @@ pub struct NodeInfo {
     pub backing_filesystem: String,
     pub supports_d_type: bool,
     pub swap_limit: bool,
+    /// Whether weights of block I/O can be set.
+    pub blkio_weight: bool,
+    /// The memory nodes that there are, as a list such as `0-1`; empty when unknown.
+    pub memory_nodes: String,
     pub ipv4_forwarding: bool,
     pub seccomp: bool,
     pub cgroupns: bool,

@@ -72,7 +72,7 @@ impl Ports {
                     let endpoint =
                         format_args!("endpoint {} ({})", target.name, target.endpoint_id);
                     return Err(error.context(format_args!(
-                        "driver failed programming external connectivity on {endpoint}"
+                        "failed to set up container networking: driver failed programming external connectivity on {endpoint}"
                     )));
                 }
             }

@@ -211,8 +211,10 @@ impl FromStr for Reference {
             return Err(bad());
         }
         if path.bytes().any(|b| b.is_ascii_uppercase()) {
+            let library = domain == DEFAULT_DOMAIN && !path.contains('/');
             return Err(Error::invalid(format!(
-                "invalid reference format: repository name ({path}) must be lowercase"
+                "invalid reference format: repository name ({}{path}) must be lowercase",
+                if library { "library/" } else { "" }
             )));
         }
         if !path.split('/').all(is_component) {

@@ -114,6 +114,8 @@ impl Facts {
             backing_filesystem: filesystem(data_dir),
             supports_d_type: true,
             swap_limit: runtime.cgroups().has_swap_limit(),
+            blkio_weight: runtime.cgroups().has_blkio_weight(),
+            memory_nodes: line("/sys/devices/system/node/has_memory"),
             ipv4_forwarding: false,
             seccomp,
             cgroupns: Path::new("/proc/self/ns/cgroup").exists(),

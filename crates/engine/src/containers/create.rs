@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use store::{Guard, Txn};
 use types::{
-    Config, ContainerId, ContainerName, Error, HostConfig, NodeId, Result, Time,
+    Config, ContainerId, ContainerName, Error, HostConfig, Kind, NodeId, Result, Time,
     container::EndpointSettings, record::encode, state::Desired,
 };
 
-use super::{Container, merge::merge, name_conflict, validate};
+use super::{Container, merge::merge, name_conflict, support, validate};
 use crate::{
     Engine, Scope,
     record::{ContainerRecord, ObservedRecord, key},
@@ -37,7 +37,10 @@ impl Engine {
             return Err(Error::invalid("no image specified: Config.Image is empty"));
         }
         let cpus = self.node().await?.cpus;
-        let warnings = validate::create(&config, &mut host, cpus)?;
+        let mut warnings = validate::create(&config, &mut host, cpus)?;
+        support::resources(&mut host.resources, &self.node().await?, &mut warnings)?;
+        support::storage(&host)?;
+        validate::endpoints(&host, &endpoints)?;
         let image = self
             .image_for_run(scope, &config.image, platform.as_deref())
             .await?;
@@ -50,10 +53,7 @@ impl Engine {
             &mut host.ipc_mode,
         ] {
             if let Some(other) = mode.strip_prefix("container:") {
-                // Not "not found": at a create that would mean the image.
-                let found = self
-                    .container(scope, other)
-                    .map_err(|error| Error::conflict(error.message))?;
+                let found = self.container(scope, other).map_err(not_the_image)?;
                 *mode = format!("container:{}", found.id);
             }
         }
@@ -75,7 +75,10 @@ impl Engine {
             return Err(name_conflict(name, holder.as_str()));
         }
 
-        let (mounts, leases) = self.resolve_mounts(scope, &config, &host).await?;
+        let (mounts, leases) = self
+            .resolve_mounts(scope, &config, &host)
+            .await
+            .map_err(not_the_image)?;
         let record = ContainerRecord {
             name: name.clone().unwrap_or_else(types::name::made_up),
             namespace: scope.namespace.clone(),
@@ -208,6 +211,14 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// At a create, "not found" means the image: clients would try to pull it.
+fn not_the_image(mut error: Error) -> Error {
+    if error.kind == Kind::NotFound {
+        error.kind = Kind::InvalidParameter;
+    }
+    error
 }
 
 /// Names the default network, and lists every network to join. Whether they exist is found

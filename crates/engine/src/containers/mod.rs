@@ -18,6 +18,7 @@ mod remove;
 mod run;
 mod stats;
 mod stop;
+mod support;
 mod update;
 mod validate;
 mod wait;

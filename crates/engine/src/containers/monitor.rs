@@ -237,6 +237,7 @@ impl Engine {
             tracing::warn!(id = %container.id, %error, "giving back what an ended container had; the next start of kraud tries again");
         }
         self.disconnect(&container);
+        self.mount_events(&container, false);
         let record = container.record();
         let state = container.observed.borrow().state.clone();
         // Read before the exit shows: `docker restart` takes its mark back as soon as it does.

@@ -89,7 +89,11 @@ fn parse_bind(spec: &str) -> Result<Parsed> {
     let is_path = source.starts_with('/');
     let mut mount = empty(if is_path { "bind" } else { "volume" }, &target, "binds");
     mount.mode = options.into();
-    for option in options.split(',').filter(|option| !option.is_empty()) {
+    let words = || options.split(',').filter(|option| !option.is_empty());
+    if words().filter(|word| matches!(*word, "ro" | "rw")).count() > 1 {
+        return Err(Error::invalid(format!("invalid mode: {options}")));
+    }
+    for option in words() {
         match option {
             "rw" => {}
             "ro" => mount.writable = false,

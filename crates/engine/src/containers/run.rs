@@ -69,12 +69,38 @@ impl Engine {
         started.map_err(|(_, error)| error)
     }
 
+    /// Tells listeners that the volumes of a container are in use from now on, or no more.
+    pub(super) fn mount_events(&self, container: &Container, mounted: bool) {
+        for mount in &container.record().mounts {
+            let Some(name) = &mount.volume else { continue };
+            let mut attributes = std::collections::BTreeMap::from([
+                ("driver".to_owned(), mount.driver.clone()),
+                ("container".to_owned(), container.id.to_string()),
+            ]);
+            if mounted {
+                attributes.insert("destination".into(), mount.target.clone());
+                attributes.insert("read/write".into(), mount.writable.to_string());
+                attributes.insert("propagation".into(), mount.propagation.clone());
+            }
+            let action = if mounted { "mount" } else { "unmount" };
+            self.events.publish(
+                &container.namespace,
+                "volume",
+                action,
+                name.as_str(),
+                attributes,
+            );
+        }
+    }
+
     async fn try_start(&self, container: &Container, by_user: bool) -> Result<(), (i32, Error)> {
         let record = container.record();
         let failed = |error: Error| (128, error);
         self.sources_run(&record).map_err(failed)?;
         self.links_run(&record).map_err(failed)?;
-        let allocated = self.connect(container, &record).map_err(failed)?;
+        let allocated = self
+            .connect(container, &record)
+            .map_err(|error| failed(error.context("failed to set up container networking")))?;
         let plan = self.plan_connected(&record, &allocated).map_err(failed)?;
         let hold = container.early_attaches.load(Ordering::SeqCst) > 0;
         container.starting.send_modify(|count| *count += 1);
@@ -96,6 +122,7 @@ impl Engine {
         for one in &allocated {
             self.network_event(container, "connect", one);
         }
+        self.mount_events(container, true);
         let first_health = self.first_health(&record);
         self.observe(container, |observed| {
             observed.state = ContainerState {

@@ -2,7 +2,7 @@
 
 use types::{Error, Result, container::Resources};
 
-use super::validate;
+use super::{support, validate};
 use crate::{Engine, Scope, request::UpdateRequest};
 
 impl Engine {
@@ -27,7 +27,9 @@ impl Engine {
         let mut resources = container.record().host.resources.clone();
         merge(&mut resources, &request.resources);
         let mut warnings = Vec::new();
-        validate::resources(&mut resources, self.node().await?.cpus, &mut warnings)?;
+        let node = self.node().await?;
+        validate::resources(&mut resources, node.cpus, &mut warnings)?;
+        support::resources(&mut resources, &node, &mut warnings)?;
         if request.resources.pids_limit.is_some_and(|limit| limit <= 0) {
             // A limit that is lifted is shown as 0, unlike one that never was; and it has to reach the kernel.
             resources.pids_limit = Some(0);

@@ -1,8 +1,10 @@
 //! What is wrong with a request, in docker's words, before anything is changed.
 
+use std::collections::BTreeMap;
+
 use types::{
     Config, Error, HostConfig, Result,
-    container::{Resources, RestartPolicy},
+    container::{EndpointSettings, Resources, RestartPolicy},
     port::Port,
 };
 
@@ -90,6 +92,12 @@ pub(super) fn create(config: &Config, host: &mut HostConfig, cpus: usize) -> Res
             "could not select device driver \"\" with capabilities: [[gpu]]",
         ));
     }
+    if !(-1000..=1000).contains(&host.oom_score_adj) {
+        return Err(Error::invalid(format!(
+            "Invalid value {}, range for oom score adj is [-1000, 1000]",
+            host.oom_score_adj
+        )));
+    }
     if !matches!(host.isolation.as_str(), "" | "default") {
         return Err(Error::invalid(format!(
             "invalid isolation ({}): only 'default' is supported on linux",
@@ -103,6 +111,48 @@ pub(super) fn create(config: &Config, host: &mut HostConfig, cpus: usize) -> Res
         )));
     }
     Ok(warnings)
+}
+
+/// Refuses what only networks of users can do.
+pub(super) fn endpoints(
+    host: &HostConfig,
+    endpoints: &BTreeMap<String, EndpointSettings>,
+) -> Result<()> {
+    let mode = host.network_mode.as_str();
+    for (name, settings) in endpoints {
+        let name = if matches!(name.as_str(), "default" | "") {
+            mode
+        } else {
+            name
+        };
+        if !matches!(name, "" | "default" | "bridge" | "host" | "none") {
+            continue;
+        }
+        let fixed = settings.ipam_config.as_ref().is_some_and(|config| {
+            !config.ipv4_address.is_empty() || !config.ipv6_address.is_empty()
+        });
+        let mut wrong = Vec::new();
+        if fixed {
+            wrong.push("user specified IP address is supported on user defined networks only");
+        }
+        if settings
+            .aliases
+            .as_ref()
+            .is_some_and(|list| !list.is_empty())
+        {
+            wrong.push(
+                "network-scoped alias is supported only for containers in user defined networks",
+            );
+        }
+        if !wrong.is_empty() {
+            let name = if name.is_empty() { "default" } else { name };
+            return Err(Error::invalid(format!(
+                "invalid config for network {name}: invalid endpoint settings:\n{}",
+                wrong.join("\n")
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// `""`, `80` or `8000-8010` as first and last port; `None` when it is none of these.
@@ -422,7 +472,7 @@ pub(super) fn resources(
     clippy::option_option,
     reason = "malformed and empty are different answers"
 )]
-fn parse_cpuset(list: &str) -> Option<Option<usize>> {
+pub(super) fn parse_cpuset(list: &str) -> Option<Option<usize>> {
     if list.is_empty() {
         return Some(None);
     }

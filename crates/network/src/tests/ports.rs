@@ -123,7 +123,7 @@ fn conflicts_are_told_in_dockers_words() {
             ))
             .unwrap();
         let prefix = format!(
-            "driver failed programming external connectivity on endpoint web ({}): ",
+            "failed to set up container networking: driver failed programming external connectivity on endpoint web ({}): ",
             "e".repeat(64)
         );
         let allocated = format!("{prefix}Bind for 0.0.0.0:8080 failed: port is already allocated");

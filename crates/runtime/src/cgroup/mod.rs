@@ -115,6 +115,16 @@ impl Cgroups {
         }
     }
 
+    /// Whether weights of block I/O can be set: in v1 only some of the kernel's schedulers have them.
+    pub fn has_blkio_weight(&self) -> bool {
+        match &*self.0 {
+            Layout::V1 { mounts, .. } => mounts
+                .get("blkio")
+                .is_some_and(|mount| mount.join("blkio.weight").exists()),
+            Layout::V2 { .. } => self.has("blkio"),
+        }
+    }
+
     /// A mount that the OCI runtime must not see, if there is one.
     pub fn mount_to_hide(&self) -> Option<&Path> {
         match &*self.0 {
