@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
 # Other people's clients against a temporary kraud:
 #   docker-py   everyday use of the Python SDK (docker_py.py)
+#   docker-py-suite  the integration tests that it ships (python.sh)
+#   aiodocker   the tests of the asynchronous Python SDK (python.sh)
 #   bollard     the test-suite that the Rust SDK ships in its package, against a registry of our own that holds
 #               stand-ins for the images it wants; bollard-expected.txt lists what does not pass, and why
 #
-#   tests/sdk/run.sh [docker-py] [bollard]
+#   tests/sdk/run.sh [docker-py] [docker-py-suite] [aiodocker] [bollard]
 #
 # E2E_DOCKER_HOST uses a running daemon instead. BOLLARD_TARGET keeps the suite's build elsewhere.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../lib/common.sh"
 . "$here/../lib/registry.sh"
+. "$here/python.sh"
 BOLLARD=0.21.1
 DOCKER_PY=7.1.0
 
@@ -127,8 +130,10 @@ if [ -n "${E2E_DOCKER_HOST:-}" ]; then export DOCKER_HOST=$E2E_DOCKER_HOST; else
     daemon_start "$work/kraud"
 fi
 docker load -q -i "$(busybox_archive)" >/dev/null || verdict "not ok" "the test image loads"
-wanted=" ${*:-docker-py bollard} "
+wanted=" ${*:-docker-py docker-py-suite aiodocker bollard} "
 if [[ $wanted == *" docker-py "* ]]; then docker_py; fi
+if [[ $wanted == *" docker-py-suite "* ]]; then docker_py_suite; fi
+if [[ $wanted == *" aiodocker "* ]]; then aiodocker; fi
 if [[ $wanted == *" bollard "* ]]; then bollard; fi
 if [ -z "${E2E_DOCKER_HOST:-}" ]; then
     ! grep -q "panicked at" "$work/kraud/kraud.log" || { grep -A2 "panicked at" "$work/kraud/kraud.log" | head -n 9; verdict "not ok" "the daemon did not panic"; }
