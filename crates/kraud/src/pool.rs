@@ -63,13 +63,13 @@ pub(crate) struct Create {
     #[arg(long, value_name = "SIZE", group = "source")]
     size: Option<String>,
     /// Where that file is [default: in the data directory]
-    #[arg(long, value_name = "PATH", requires = "size")]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["devices", "directory"])]
     file: Option<PathBuf>,
     /// A whole device; several may be given
     #[arg(long = "device", value_name = "PATH", group = "source")]
     devices: Vec<PathBuf>,
     /// Keep every block on two devices
-    #[arg(long, requires = "devices")]
+    #[arg(long, conflicts_with_all = ["size", "directory"])]
     mirror: bool,
     /// A directory on a mounted file system of the engine's kind
     #[arg(long, value_name = "PATH", group = "source")]
