@@ -3,7 +3,7 @@
 # then the real daemon driven by the real docker CLI, by crashes and by other people's client libraries.
 #
 #   ./scripts/test.sh                       everything
-#   ./scripts/test.sh unit e2e              only these: fmt clippy deny unit e2e crash sdk schema vm quickstart
+#   ./scripts/test.sh unit e2e              only these: fmt clippy deny unit e2e crash volumes sdk schema vm quickstart
 #
 # Needs root, and nothing on stdin. The last line says `N passed, N failed`; the exit code says the same.
 set -uo pipefail
@@ -117,6 +117,19 @@ build_binaries() {
     export KRAUD_BIN=${CARGO_TARGET_DIR:-$REPO/target}/debug/kraud
 }
 
+# The exercisers of file systems, built once and kept like cargo-deny.
+volumes() {
+    local crate
+    need_packages fio=fio mkfs.btrfs=btrfs-progs mkfs.xfs=xfsprogs mkfs.ext4=e2fsprogs
+    for crate in fsx@0.3.2 pjdfstest@0.2.2; do
+        [ ! -x "$TOOLS/bin/${crate%@*}" ] || continue
+        say "building $crate"
+        CARGO_TARGET_DIR=$TOOLS/build cargo install --quiet --locked "$crate" --root "$TOOLS" || return 1
+    done
+    rm -rf "$TOOLS/build"
+    KRAUD_TOOLS=$TOOLS bash tests/volumes/run.sh
+}
+
 # The package that linux-image-cloud-amd64 stands for.
 newest_kernel() { apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-.*-cloud-amd64\)$/\1/p'; }
 
@@ -131,7 +144,7 @@ vm() {
 }
 quickstart() { bash tests/quickstart/run.sh; }
 
-wanted=" ${*:-fmt clippy deny unit e2e crash sdk schema vm quickstart} "
+wanted=" ${*:-fmt clippy deny unit e2e crash volumes sdk schema vm quickstart} "
 wants() { [[ $wanted == *" $1 "* ]]; }
 
 prepare
@@ -143,10 +156,11 @@ if wants fmt; then check fmt fmt; fi
 if wants clippy; then check clippy clippy; fi
 if wants deny; then check deny deny; fi
 if wants unit; then suite unit unit; suite doc doc; fi
-if wants e2e || wants crash || wants sdk || wants schema || wants vm; then
+if wants e2e || wants crash || wants volumes || wants sdk || wants schema || wants vm; then
     if [ -n "${KRAUD_BIN:-}" ] || build_binaries; then
         ! wants e2e || suite e2e bash tests/e2e/run.sh
         ! wants crash || suite crash bash tests/crash/run.sh
+        ! wants volumes || suite volumes volumes
         ! wants sdk || suite sdk bash tests/sdk/run.sh
         ! wants schema || suite schema bash tests/schema/run.sh
         ! wants vm || suite vm vm

@@ -1,0 +1,211 @@
+# Every fault point of the pools' engines (crates/pool/src/fault.rs), walked through by the real daemon: it dies there,
+# by itself or with the machine; then the volume is at its old or its new state, and a second call finishes.
+
+POINTS=$(sed -n '/^pub const POINTS/,/^];/s/^ *"\(.*\)",$/\1/p' "$REPO/crates/pool/src/fault.rs")
+POOL=default
+
+# scene: what each point's operation begins with; made again when the last one changed it.
+scene() {
+    local volume
+    [ -z "${SCENE:-}" ] || return 0
+    for volume in data db copied; do
+        if exists $volume; then docker rm -f user >/dev/null 2>&1 || true; ok kra volume rm $volume; fi
+    done
+    create data --pool $POOL --size 64M
+    create db -c lv2 --pool $POOL --size 64M
+    plant data one; plant db one
+    snap data db --name one
+    plant data two; plant db two
+    docker run -d --name user -v data:/v $IMG sleep 1000 >/dev/null
+    SCENE=ready
+}
+
+# attempt OPERATION: the call under test; and after OPERATION: what holds when it has been done.
+attempt() {
+    case $1 in
+        create_files) kra volume create copied --pool $POOL --size 64M --snapshots none ;;
+        create_block) kra volume create copied -c lv2 --pool $POOL --size 64M --snapshots none ;;
+        clone_files) kra volume clone data@one copied ;;
+        clone_block) kra volume clone db@one copied ;;
+        clone_live) kra volume clone db copied ;;
+        remove) kra volume rm db ;;
+        snapshot) kra volume snapshot create data two ;;
+        snapshots) kra volume snapshot create data db --name two ;;
+        remove_snapshot) kra volume snapshot rm data one ;;
+        rollback_files) kra volume rollback data one --restart ;;
+        rollback_block) kra volume rollback db one ;;
+        resize_files) kra volume resize data 96M ;;
+        resize_block) kra volume resize db 96M ;;
+        look) kra volume ls-files db@one ;;
+    esac
+}
+done_already() {
+    case $1 in
+        create_* | clone_*) exists copied ;;
+        remove) ! exists db ;;
+        snapshot | snapshots) [[ " $(snapshots data) " == *' two '* ]] ;;
+        remove_snapshot) [[ " $(snapshots data) " != *' one '* ]] ;;
+        rollback_files) [ "$(word data)" = one ] ;;
+        rollback_block) [ "$(word db)" = one ] ;;
+        resize_files) [ "$(json volume inspect data 'j[0]["size"] >> 20')" = 96 ] ;;
+        resize_block) [ "$(json volume inspect db 'j[0]["size"] >> 20')" = 96 ] ;;
+        look) false ;;
+    esac
+}
+# Nothing but what the operation is for may have changed.
+rest_is_whole() {
+    local data=two db=two
+    [[ $1 != rollback_files ]] || data=$2
+    [[ $1 != rollback_block ]] || db=$2
+    eq "$(word data)" $data; [[ $1 = remove ]] || eq "$(word db)" $db
+    [[ $1 = remove_snapshot ]] || eq "$(word data@one)" one
+    [[ $1 = remove ]] || eq "$(word db@one)" one
+    until_eq 20 running state user
+    eq "$(docker exec user cat /v/word)" $data
+}
+after() {
+    case $1 in
+        create_*) in_volume copied 'echo x >/v/x; sync -f /v'; ok kra volume rm copied ;;
+        clone_live) eq "$(word copied)" two; ok kra volume rm copied ;;
+        clone_*) eq "$(word copied)" one; in_volume copied 'echo x >/v/x; sync -f /v'; ok kra volume rm copied ;;
+        snapshot) eq "$(word data@two)" two; ok kra volume snapshot rm data two ;;
+        snapshots) eq "$(word data@two) $(word db@two)" 'two two'; ok kra volume snapshot rm data two; ok kra volume snapshot rm db two ;;
+        resize_block) between "$(in_volume db 'df -m /v' | awk 'END { print $2 }')" 75 96; SCENE= ;;
+        remove | remove_snapshot | rollback_* | resize_*) SCENE= ;;
+    esac
+}
+operations_of() {
+    case $1 in
+        *.create.* ) echo create_files create_block clone_files clone_block ;;
+        zfs.clone.*) echo clone_files clone_block clone_live ;;
+        *.remove.*) echo remove ;;
+        *.snapshot.*) echo snapshot snapshots ;;
+        *.remove_snapshot.*) echo remove_snapshot ;;
+        *.rollback.*) echo rollback_files rollback_block ;;
+        *.resize.*) echo resize_block ;;
+        *.limit.*) echo resize_files create_files ;;
+        zfs.view.*) echo look ;;
+        zfs.tidy.*) echo remove remove_snapshot rollback_files rollback_block clone_block ;;
+        *) echo ;;
+    esac
+}
+
+# die_at POINT OPERATION HOW: false when the operation does not come to the point.
+die_at() {
+    local state
+    scene
+    daemon_term "$D"
+    KRAUD_FAULT=$1 daemon_start "$D"
+    attempt "$2" >"$T/said" 2>&1 || true
+    if ! wait_until "${4:-1}" pid_gone "$(daemon_pid "$D")"; then
+        daemon_term "$D"; daemon_start "$D"; SCENE=
+        return 1
+    fi
+    if [ "$3" = machine ]; then
+        power_cut
+        daemon_start "$D"
+        docker start user >/dev/null
+    else
+        daemon_start "$D"
+    fi
+    state=two
+    if done_already "$2"; then state=one; fi
+    rest_is_whole "$2" $state
+    [ $POOL != default ] || tidy
+    if [ $state = two ]; then
+        ok attempt "$2"
+        [ "$2" = look ] || done_already "$2" || fail "$1: $2 was called again and is not done"
+    fi
+    rest_is_whole "$2" one
+    after "$2"
+    [ $POOL != default ] || tidy
+}
+
+# walk ENGINE HOW PART OF: every OFth point of an engine that an operation on volumes comes to.
+walk() {
+    local point operation reached at=0
+    for point in $POINTS; do
+        [[ $point == $1.* ]] && [[ $point != $1.pool.* ]] && [[ $point != $1.grow.* ]] || continue
+        at=$((at + 1))
+        [ $((at % $4)) = "$3" ] || continue
+        reached=
+        for operation in $(operations_of "$point"); do
+            if die_at "$point" "$operation" "$2"; then reached+=" $operation"; fi
+        done
+        echo "    $point:$reached"
+        [ -n "$reached" ] || fail "no operation comes to the fault point $point"
+    done
+    docker rm -f user >/dev/null 2>&1 || true
+}
+test_kraud_dies_1() { walk btrfs kraud 0 2; }
+test_kraud_dies_2() { walk btrfs kraud 1 2; }
+test_the_machine_dies_1() { walk btrfs machine 0 2; }
+test_the_machine_dies_2() { walk btrfs machine 1 2; }
+
+test_kraud_dies_zfs() {
+    POOL=zed
+    ok kraud pool create zed --engine zfs --size 2G --file "$D/zed.img"
+    walk zfs kraud 0 1
+    kra volume ls -q | xargs -r kra volume rm >/dev/null
+    ok kraud pool rm zed
+}
+
+# The points of pools: at the very first start, and when the operator makes or grows one.
+test_first_start() {
+    local point
+    for point in $(echo "$POINTS" | grep '^btrfs.pool'); do
+        (KRAUD_FAULT=$point daemon_start "$D") >/dev/null 2>&1 &
+        # It dies before it answers; nobody waits for that.
+        wait_until 20 test -e "$D/kraud.pid"
+        wait_until 20 pid_gone "$(daemon_pid "$D")" || fail "the first start does not come to $point"
+        kill %% 2>/dev/null; settle
+        rm "$D/kraud.pid"
+        daemon_start "$D"
+        eq "$(json pool ls '[p["name"] + p["health"] for p in j]')" defaultonline "$point"
+        create data --size 64M
+        ok kra volume ls-files data
+        daemon_destroy "$D"
+        rm "$D/kraud.pid"
+    done
+}
+
+test_pools_of_the_operator() {
+    local point loop1 loop2
+    for point in $(echo "$POINTS" | grep -E '^btrfs.(pool|grow)'); do
+        case $point in
+            btrfs.pool.*)
+                daemon_term "$D"; KRAUD_FAULT=$point daemon_start "$D"
+                run kraud pool create more --size 512M
+                wait_until 5 pid_gone "$(daemon_pid "$D")" || fail "kraud pool create does not come to $point"
+                daemon_start "$D"
+                if [[ " $(json pool ls '[p["name"] for p in j]') " != *' more '* ]]; then ok kraud pool create more --size 512M; fi
+                ;;
+            btrfs.grow.file)
+                ok kraud pool create more --size 512M
+                daemon_term "$D"; KRAUD_FAULT=$point daemon_start "$D"
+                run kraud pool grow more --size 1G
+                wait_until 5 pid_gone "$(daemon_pid "$D")" || fail "kraud pool grow does not come to $point"
+                daemon_start "$D"
+                ok kraud pool grow more --size 1G
+                between "$(json pool inspect more 'j[0]["total"] >> 20')" 900 1024
+                ;;
+            btrfs.grow.device)
+                truncate -s 512M one two
+                loop1=$(losetup -f --show one); loop2=$(losetup -f --show two)
+                ok kraud pool create more --device "$loop1"
+                daemon_term "$D"; KRAUD_FAULT=$point daemon_start "$D"
+                run kraud pool grow more --device "$loop2"
+                wait_until 5 pid_gone "$(daemon_pid "$D")" || fail "kraud pool grow does not come to $point"
+                daemon_start "$D"
+                ok kraud pool grow more --device "$loop2"
+                between "$(json pool inspect more 'j[0]["total"] >> 20')" 900 1024
+                ;;
+        esac
+        eq "$(json pool inspect more 'j[0]["health"]')" online "$point"
+        create data --pool more --size 64M; plant data one; eq "$(word data)" one
+        ok kra volume rm data
+        ok kraud pool rm more
+        [ ! -e "$D/data/pools/more.img" ] || fail "$point: the file of the removed pool is still there"
+    done
+    losetup -d "$loop1"; losetup -d "$loop2"
+}
