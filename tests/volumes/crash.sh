@@ -71,7 +71,7 @@ rollback_rounds() {
     create data -c "$1" --size 128M
     plant data one; snap data one
     plant data two; snap data two
-    docker run -d --name user -v data:/v $IMG sleep 1000 >/dev/null
+    docker run -d --name user --stop-signal KILL -v data:/v $IMG sleep 1000 >/dev/null
     docker run -d --name user2 $IMG sleep 1000 >/dev/null
     one=$(tree data@one) two=$(tree data@two)
     ne "$one" "$two"
@@ -79,7 +79,7 @@ rollback_rounds() {
         to=one; [ $((round % 2)) = 0 ] || to=two
         docker exec user sh -c "echo $round >/v/word; sync -f /v"
         kra volume rollback data $to --restart >/dev/null 2>&1 & pid=$!
-        moment 1500; crash
+        moment 800; crash
         settle $pid
         until_eq 20 running state user
         before=$(docker exec user cat /v/word)
@@ -147,7 +147,7 @@ test_resize() {
     local round pid want
     create files --size 64M; create block -c lv2 --size 64M; create xfs -c lv2 --fs xfs --size 320M
     for volume in files block xfs; do plant $volume one; done
-    docker run -d --name user -v block:/v $IMG sleep 1000 >/dev/null
+    docker run -d --name user --stop-signal KILL -v block:/v $IMG sleep 1000 >/dev/null
     for round in $(seq "$VOLUMES_ROUNDS"); do
         { kra volume resize block +16M; kra volume resize files +16M; kra volume resize xfs +16M; } >/dev/null 2>&1 & pid=$!
         die_within 900

@@ -1,12 +1,15 @@
 # Words for the tests of volumes; sourced after e2e/lib.sh, whose assertions are used. $D is the daemon's directory.
 
+# The system's own, where a version manager's wrapper comes first in PATH: it is called thousands of times.
+PYTHON=/usr/bin/python3; [ -x $PYTHON ] || PYTHON=python3
+
 # A volume that takes no snapshots by itself when an hour begins in the middle of a test.
 create() { kra volume create "$@" --snapshots none >/dev/null; }
 snap() { kra volume snapshot create "$@" >/dev/null; }
 # json COMMAND… EXPRESSION: a Python expression over what kra printed, as `j`.
 json() {
     local expression=${*: -1}
-    kra "${@:1:$#-1}" -o json | python3 -c "import json, sys; j = json.load(sys.stdin); r = $expression; print(*r) if isinstance(r, list) else print(r)"
+    kra "${@:1:$#-1}" -o json | $PYTHON -c "import json, sys; j = json.load(sys.stdin); r = $expression; print(*r) if isinstance(r, list) else print(r)"
 }
 mountpoint_of() { docker volume inspect -f '{{.Mountpoint}}' "$1"; }
 exists() { kra volume inspect "$1" >/dev/null 2>&1; }
@@ -48,7 +51,7 @@ power_cut() {
         umount "$point" 2>/dev/null || umount -l "$point" 2>/dev/null || true
     done
     for loop in $(losetup -ln -O NAME,BACK-FILE | awk -v d="$D/" 'index($2, d) == 1 { print $1 }' | tac); do losetup -d "$loop" 2>/dev/null || true; done
-    wait_until 30 no_loop_of "$pool" || fail "the pool's loop device does not go"
+    wait_until 30 no_loop_of "$pool" || fail "the pool's loop device does not go; mounted by: $(grep -l " $D/" /proc/[0-9]*/mountinfo 2>/dev/null | head -n 3 | while read -r held; do tr '\0' ' ' <"${held%/*}/cmdline"; echo; done)"
     mv "$pool.cut" "$pool"
     find /sys/fs/cgroup -depth -type d -path "*/kraud-$id*" -exec rmdir {} \; 2>/dev/null || true
     rm -rf --one-file-system "/run/kraud/instances/$id"
@@ -66,7 +69,7 @@ tidy() {
 # What there ought to be on the default pool, one volume or snapshot a line.
 recorded() {
     local name
-    kra volume ls -o json | python3 -c 'import json, sys
+    kra volume ls -o json | $PYTHON -c 'import json, sys
 for v in json.load(sys.stdin):
     if v["pool"] == "default": print(v["id"], v["name"])' | sort | while read -r id name; do
         echo "$id/live"

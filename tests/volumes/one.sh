@@ -11,10 +11,12 @@ export KRAUD_DATA_DIR=$D/data KRAUD_SOCKET=$D/run/kraud.sock
 # Whatever state the test ended in, a last daemon must be able to clean up, and leave nothing.
 end() {
     local rc=$?
-    trap - EXIT
+    trap - EXIT ERR
     set +e
     cd /
     unset KRAUD_FAULT LD_PRELOAD
+    # What the test made for itself; its containers are gone with their commands.
+    ${CLEANUP:-true} || rc=1
     if [ -e "$D/kraud.pid" ]; then
         kill -0 "$(daemon_pid "$D")" 2>/dev/null || (daemon_start "$D") >/dev/null 2>&1
         daemon_destroy "$D" || rc=1

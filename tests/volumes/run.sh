@@ -7,7 +7,7 @@
 #   tests/volumes/run.sh crash:rollback  tests of `crash` whose name contains `rollback`
 #
 # VOLUMES_JOBS     tests at a time (default: processors)
-# VOLUMES_ROUNDS   kills per randomized test (default 8); VOLUMES_SEED=N replays the moments of a run
+# VOLUMES_ROUNDS   kills per randomized test (default 5); VOLUMES_SEED=N replays the moments of a run
 # KRAUD_BIN        the daemon to test, a debug build (its fault points are needed), with kra beside it
 # KRAUD_TOOLS      where bin/fsx, bin/pjdfstest and zfs-fuse/ are (default: target/tools; scripts/test.sh fills it)
 set -uo pipefail
@@ -38,7 +38,7 @@ trap 'rm -rf --one-file-system "$work"' EXIT
 # Ended from outside, the tests still stop their daemons: the jobs get the signal, then we wait.
 trap 'kill -TERM $(jobs -p) 2>/dev/null; wait; exit 143' TERM INT
 export KRAUD_TOOLS PATH REPO KRAUD_TEST_CACHE=$work/cache DOCKER_CONFIG=$work/docker-config
-export VOLUMES_SEED=${VOLUMES_SEED:-$((RANDOM + 1))} VOLUMES_ROUNDS=${VOLUMES_ROUNDS:-8}
+export VOLUMES_SEED=${VOLUMES_SEED:-$((RANDOM + 1))} VOLUMES_ROUNDS=${VOLUMES_ROUNDS:-5}
 mkdir -p "$KRAUD_TEST_CACHE" "$DOCKER_CONFIG" "$work/results"
 unset DOCKER_CONTEXT
 busybox_archive >/dev/null
