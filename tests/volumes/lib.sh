@@ -43,19 +43,23 @@ power_cut() {
     id=$(instance_of "$D/data")
     cp --sparse=always "$pool" "$pool.cut"
     pids=$(shims "$id"; find /sys/fs/cgroup -path "*kraud-$id/*" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u)
+    # What stands still for a snapshot does not even die.
+    find /sys/fs/cgroup -path "*kraud-$id/*" -name freezer.state -exec sh -c 'echo THAWED >"$1"' sh {} \; 2>/dev/null || true
+    find /sys/fs/cgroup -path "*kraud-$id/*" -name cgroup.freeze -exec sh -c 'echo 0 >"$1"' sh {} \; 2>/dev/null || true
     # shellcheck disable=SC2086
     [ -z "$pids" ] || kill -KILL $pids 2>/dev/null || true
     for point in $pids; do wait_until 10 pid_gone "$point"; done
-    # The topmost first; a file system goes when the last that lies on it is gone.
+    # A device in use goes when it is let go of. The topmost mounts first.
+    for loop in $(loops_of "$D/"); do losetup -d "$loop" 2>/dev/null || true; done
     for point in $(awk -v d="$D/" -v r="/run/kraud/instances/$id" 'index($5, d) == 1 || index($5, r) == 1 { print $5 }' /proc/self/mountinfo | tac); do
-        umount "$point" 2>/dev/null || umount -l "$point" 2>/dev/null || true
+        wait_until 5 umount "$point" || umount -l "$point" || true
     done
-    for loop in $(losetup -ln -O NAME,BACK-FILE | awk -v d="$D/" 'index($2, d) == 1 { print $1 }' | tac); do losetup -d "$loop" 2>/dev/null || true; done
-    wait_until 30 no_loop_of "$pool" || fail "the pool's loop device does not go; mounted by: $(grep -l " $D/" /proc/[0-9]*/mountinfo 2>/dev/null | head -n 3 | while read -r held; do tr '\0' ' ' <"${held%/*}/cmdline"; echo; done)"
+    wait_until 30 no_loop_of "$pool" || fail "the pool's loop device does not go; mounted by: $({ grep -l " $D/" /proc/[0-9]*/mountinfo 2>/dev/null || true; } | tail -n 3 | while read -r held; do tr '\0' ' ' <"${held%/*}/cmdline"; echo; done)"
     mv "$pool.cut" "$pool"
     find /sys/fs/cgroup -depth -type d -path "*/kraud-$id*" -exec rmdir {} \; 2>/dev/null || true
     rm -rf --one-file-system "/run/kraud/instances/$id"
 }
+loops_of() { losetup -ln -O NAME,BACK-FILE | awk -v d="$1" 'index($2, d) == 1 { print $1 }'; }
 no_loop_of() { [ -z "$(losetup -ln -j "$1")" ]; }
 shims() { pgrep -f "/run/kraud/instances/$1/" || true; }
 
