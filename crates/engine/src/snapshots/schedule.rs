@@ -67,6 +67,8 @@ impl Engine {
             self.after_snapshot(&users).await;
             taken?;
         }
+        // Later than what was taken just now: a snapshot of the future counts as an old one.
+        let now = Time::now();
         let all = volume.automatic();
         let existing: Vec<Automatic> = all.iter().map(|(automatic, _)| *automatic).collect();
         for over in schedule::expired(record.schedule, &existing, now) {
