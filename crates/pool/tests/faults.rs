@@ -180,10 +180,13 @@ fn operate(scene: Scene, pool: &dyn Pool, place: &Path) -> Result<()> {
     }
 }
 
+/// Its content, its snapshots with their checksums, its own, and its limit.
+type Dataset = (Content, BTreeMap<SnapshotId, u64>, u64, Option<u64>);
+
 /// All that a user can see of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct State {
-    datasets: BTreeMap<VolumeId, (Content, BTreeMap<SnapshotId, u64>, u64, Option<u64>)>,
+    datasets: BTreeMap<VolumeId, Dataset>,
     total: u64,
 }
 

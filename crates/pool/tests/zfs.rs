@@ -1,5 +1,7 @@
 //! The ZFS engine, on zfs-fuse. Needs root.
 
+#![allow(clippy::unwrap_used, unreachable_pub)] // helpers of tests, too
+
 mod common;
 #[path = "zfs/daemon.rs"]
 mod daemon;

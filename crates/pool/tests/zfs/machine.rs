@@ -328,7 +328,10 @@ fn an_administrators_snapshot_stays() {
         .unwrap();
     let manual = format!("{branch}@by-hand");
     assert!(quiet("zfs", &["snapshot", &manual]));
-    assert_eq!(pool.datasets().unwrap()[0].snapshots, [first.clone()]);
+    assert_eq!(
+        pool.datasets().unwrap()[0].snapshots,
+        std::slice::from_ref(&first)
+    );
     pool.rollback(&id, &first).unwrap();
     pool.sweep().unwrap();
     assert!(quiet("zfs", &["list", &manual]));
