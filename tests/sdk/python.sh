@@ -61,8 +61,8 @@ docker_py_suite() {
     local dir file skip=()
     dir=$(python_suite_venv docker-py-tests-$DOCKER_PY_TESTS "docker==$DOCKER_PY_TESTS" \
         "docker==$DOCKER_PY" pytest==8.4.2 pytest-timeout==2.4.0 paramiko==3.5.1) || { verdict "not ok" "docker-py: its tests are fetched"; return; }
-    # The client is the installed one.
-    rm -rf "$dir/docker"
+    # The client is the installed one; its contexts of an earlier run are where the tests run.
+    rm -rf "$dir/docker" "$dir/contexts"
     docker_py_images >/dev/null || { verdict "not ok" "docker-py: the stand-in images load"; return; }
     # Swarm, plugins of Docker Hub, builds, and helpers of docker login that are no business of the daemon.
     for file in api_build api_config api_plugin api_secret api_service api_swarm models_nodes models_services models_swarm; do
