@@ -26,6 +26,8 @@ pub(crate) struct Table {
     changing: tokio::sync::Mutex<()>,
     /// Held while snapshots are dropped for space.
     pub(crate) relieving: tokio::sync::Mutex<()>,
+    /// When it was last said that nothing is left to drop on a pool.
+    hopeless: std::sync::Mutex<BTreeMap<PoolName, std::time::Instant>>,
 }
 
 impl Table {
@@ -40,6 +42,7 @@ impl Table {
             index: RwLock::new(index),
             changing: tokio::sync::Mutex::default(),
             relieving: tokio::sync::Mutex::default(),
+            hopeless: std::sync::Mutex::default(),
         })
     }
 
@@ -72,6 +75,17 @@ impl Table {
             .ok_or_else(|| {
                 Error::not_found(format!("no such pool: {name} (kraud pool ls lists them)"))
             })
+    }
+    /// Whether it is time to say (again) that a full pool has nothing left to drop: it is
+    /// reported every other second for as long as that lasts.
+    pub(crate) fn say_hopeless(&self, name: &PoolName) -> bool {
+        const AGAIN: std::time::Duration = std::time::Duration::from_secs(600);
+        let mut said = self.hopeless.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = said.get(name).is_none_or(|at| at.elapsed() >= AGAIN);
+        if due {
+            said.insert(name.clone(), std::time::Instant::now());
+        }
+        due
     }
     /// Whether there is a pool of this name.
     pub(crate) fn has(&self, name: &PoolName) -> bool {

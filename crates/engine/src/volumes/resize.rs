@@ -150,7 +150,9 @@ impl Engine {
             }
         }
         let Some((volume, snapshot)) = oldest else {
-            tracing::warn!(pool = %pool, free, "a pool is nearly full and no automatic snapshot is left to drop: remove volumes or snapshots, or grow it (kraud pool grow)");
+            if self.pools.say_hopeless(pool) {
+                tracing::warn!(pool = %pool, free, "a pool is nearly full and no automatic snapshot is left to drop: remove volumes or snapshots, or grow it (kraud pool grow)");
+            }
             return;
         };
         tracing::warn!(pool = %pool, free, volume = %volume.record().name, snapshot = %snapshot.name, "a pool is nearly full: its oldest automatic snapshot goes");
