@@ -144,8 +144,9 @@ walk() {
         [ $((at % $4)) = "$3" ] || continue
         reached=
         for operation in $(operations_of "$point"); do
-            # When the machine dies one operation has to do: a start takes longer after that.
-            [ "$2" = kraud ] || [ -z "$reached" ] || break
+            # When the machine dies one operation has to do: a start takes longer after that. And many come to what ZFS
+            # tidies up.
+            if [ "$2" = machine ] || [[ $point == zfs.tidy.* ]]; then [ -z "$reached" ] || break; fi
             if die_at "$point" "$operation" "$2"; then reached+=" $operation"; fi
         done
         echo "    $point:$reached"
@@ -186,15 +187,19 @@ test_pools_of_the_operator() {
     for point in $(echo "$POINTS" | grep -E '^btrfs.(pool|grow)'); do
         case $point in
             btrfs.pool.*)
-                daemon_term "$D"; start_at "$point"
-                run kraud pool create more --size 512M
-                wait_until 5 pid_gone "$(daemon_pid "$D")" || fail "kraud pool create does not come to $point"
+                daemon_term "$D"
+                # Some a start comes to, with the pool that there is.
+                if start_at "$point"; then
+                    run kraud pool create more --size 512M
+                    wait_until 5 pid_gone "$(daemon_pid "$D")" || fail "kraud pool create does not come to $point"
+                fi
                 daemon_start "$D"
                 if [[ " $(json pool ls '[p["name"] for p in j]') " != *' more '* ]]; then ok kraud pool create more --size 512M; fi
                 ;;
             btrfs.grow.file)
                 ok kraud pool create more --size 512M
-                daemon_term "$D"; start_at "$point"
+                daemon_term "$D"
+                start_at "$point" || fail "a start comes to $point"
                 run kraud pool grow more --size 1G
                 wait_until 5 pid_gone "$(daemon_pid "$D")" || fail "kraud pool grow does not come to $point"
                 daemon_start "$D"
@@ -205,7 +210,8 @@ test_pools_of_the_operator() {
                 truncate -s 512M one two
                 loop1=$(losetup -f --show one); loop2=$(losetup -f --show two)
                 ok kraud pool create more --device "$loop1"
-                daemon_term "$D"; start_at "$point"
+                daemon_term "$D"
+                start_at "$point" || fail "a start comes to $point"
                 run kraud pool grow more --device "$loop2"
                 wait_until 5 pid_gone "$(daemon_pid "$D")" || fail "kraud pool grow does not come to $point"
                 daemon_start "$D"

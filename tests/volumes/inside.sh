@@ -31,7 +31,7 @@ exercise() {
 	fdatasync = 0.2
 	punch_hole = ${HOLES:-2.0}
 	EOF
-    for seed in 1 2; do
+    for seed in ${SEEDS:-1 2}; do
         ok with_tools "$1" /tools/fsx -f /t/fsx.toml -N 4000 -S $seed -P /t "/v/fsx$seed"
     done
 }
@@ -101,8 +101,8 @@ test_files_as_on_zfs() {
     create data --pool zed --size 1G
     truncate -s 1G "$D/bare.img"
     zpool create -m "$T/bare" barepool "$D/bare.img"
-    CLEANUP='zpool destroy -f barepool'
-    HOLES=0.0 COARSE='time|utimensat|open_trunc|to_multiply_linked|updates_link_parent' like_bare data "$T/bare"
+    CLEANUP="umount -l $T/bare"
+    SEEDS=1 HOLES=0.0 COARSE='time|utimensat|open_trunc|to_multiply_linked|updates_link_parent' like_bare data "$T/bare"
     kra volume rm data >/dev/null; ok kraud pool rm zed
 }
 
