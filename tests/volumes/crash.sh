@@ -221,3 +221,21 @@ test_all_at_once() {
         tidy
     done
 }
+
+# kraud dies while a file system is at rest for a snapshot, and so does the container's shim: what writes there cannot
+# be killed before the file system goes on.
+test_frozen() {
+    local id mount
+    create block -c lv2 --size 64M
+    docker run -d --name busy -v block:/v $IMG sh -c 'while :; do date >>/v/date; done' >/dev/null
+    id=$(instance_of "$D/data") mount=$(mountpoint_of block)
+    fsfreeze -f "$mount"
+    daemon_kill "$D"
+    kill -KILL $(shims "$id") $(find /sys/fs/cgroup -path "*kraud-$id/*" -name cgroup.procs -exec cat {} + | sort -u)
+    daemon_start "$D"
+    until_eq 10 exited state busy
+    in_volume block 'echo on >/v/word; sync -f /v'
+    eq "$(word block)" on
+    docker rm busy >/dev/null
+    tidy
+}

@@ -5,7 +5,7 @@ refused() {
     local code=$1 words=$2; shift 2
     api "$@"
     eq "$CODE" "$code" "of $* | $BODY"
-    has "$BODY" "$words"
+    has "${BODY//\\\"/\"}" "$words"
 }
 # not_created CODE WORDS DRIVER OPTION=VALUE…: docker volume create that fails so.
 not_created() {

@@ -44,6 +44,7 @@ power_cut() {
     cp --sparse=always "$pool" "$pool.cut"
     pids=$(shims "$id"; find /sys/fs/cgroup -path "*kraud-$id/*" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u)
     # What stands still for a snapshot does not even die.
+    for point in "/run/kraud/instances/$id/volumes"/*; do fsfreeze -u "$point" 2>/dev/null || true; done
     find /sys/fs/cgroup -path "*kraud-$id/*" -name freezer.state -exec sh -c 'echo THAWED >"$1"' sh {} \; 2>/dev/null || true
     find /sys/fs/cgroup -path "*kraud-$id/*" -name cgroup.freeze -exec sh -c 'echo 0 >"$1"' sh {} \; 2>/dev/null || true
     # shellcheck disable=SC2086

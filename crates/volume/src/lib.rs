@@ -121,6 +121,13 @@ impl Volumes {
         for dir in [&pools_dir, &mounts_dir] {
             std::fs::create_dir_all(dir).during(|| format!("creating {}", dir.display()))?;
         }
+        // What an earlier process froze and could not thaw holds its writers, which then cannot even
+        // be killed: it goes on before anything is asked of them.
+        let left = std::fs::read_dir(&mounts_dir)
+            .during(|| format!("listing {}", mounts_dir.display()))?;
+        for mount in left.flatten() {
+            block::thaw(&mount.path());
+        }
         let volumes = Self(Arc::new(Inner {
             pools_dir,
             mounts_dir,
