@@ -147,7 +147,8 @@ test_resize() {
     local round pid want
     create files --size 64M; create block -c lv2 --size 64M; create xfs -c lv2 --fs xfs --size 320M
     for volume in files block xfs; do plant $volume one; done
-    docker run -d --name user --stop-signal KILL -v block:/v $IMG sleep 1000 >/dev/null
+    # One is mounted all the time: xfs, as ext4 grows under a mount only where the kernel lets kraud do it.
+    docker run -d --name user --stop-signal KILL -v xfs:/v $IMG sleep 1000 >/dev/null
     for round in $(seq "$VOLUMES_ROUNDS"); do
         { kra volume resize block +16M; kra volume resize files +16M; kra volume resize xfs +16M; } >/dev/null 2>&1 & pid=$!
         die_within 900
@@ -160,11 +161,11 @@ test_resize() {
             eq "$(json volume inspect $volume 'j[0]["size"] >> 20')" $want
             eq "$(word $volume)" one
         done
-        # What is inside has grown as well: ext4 keeps some of it for itself.
-        between "$(docker exec user df -m /v | awk 'END { print $2 }')" $(((64 + round * 16) * 8 / 10)) $((64 + round * 16))
+        # What is inside has grown as well: a file system keeps some of it for itself.
+        between "$(docker exec user df -m /v | awk 'END { print $2 }')" $(((320 + round * 16) * 7 / 10)) $((320 + round * 16))
         tidy
     done
-    between "$(in_volume xfs 'df -m /v' | awk 'END { print $2 }')" $(((320 + round * 16) * 7 / 10)) $((320 + round * 16))
+    between "$(in_volume block 'df -m /v' | awk 'END { print $2 }')" $(((64 + round * 16) * 8 / 10)) $((64 + round * 16))
     docker rm -f user >/dev/null
 }
 

@@ -8,7 +8,7 @@ overfill() {
     hasnt "$OUT" all
     matches "$ERR" 'No space left|quota exceeded'
     written=$(in_volume "$1" 'sync -f /v; wc -c </v/big')
-    between $((written >> 20)) $(($3 * 8 / 10)) $(($3 + 1))
+    between $((written >> 20)) $(($3 * 7 / 10)) $(($3 + 1))
 }
 
 size_is_kept() {
