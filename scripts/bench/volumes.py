@@ -14,6 +14,8 @@ import time
 SOCKET, POOL, WORK = os.environ["SOCKET"], os.environ["POOL"], os.environ["WORK"]
 FILES = int(os.environ.get("BENCH_FILES", "1000000"))
 BYTES = os.environ.get("BENCH_BYTES", "5G")
+SIZE = os.environ.get("BENCH_SIZE", "2g")
+TIME = os.environ.get("BENCH_SECONDS", "10")
 MEGABYTE = 1 << 20
 
 
@@ -51,7 +53,7 @@ def seconds(action):
 
 
 def create(name, driver="nfs", **options):
-    api("POST", "/v1.47/volumes/create", {"Name": name, "Driver": driver, "DriverOpts": {"snapshots": "none", **options}})
+    api("POST", "/v1.47/volumes/create", {"Name": name, "Driver": driver, "DriverOpts": {"snapshots": "none", "pool": "bench", **options}})
 
 
 def remove(name):
@@ -141,10 +143,10 @@ def measure_operations():
 
 # fio's jobs: name, what it is measured in, arguments.
 JOBS = [
-    ("sequential write, 1 MB", "write", ["--rw=write", "--bs=1m", "--size=2g", "--end_fsync=1", "--ioengine=psync"]),
-    ("sequential read, 1 MB", "read", ["--rw=read", "--bs=1m", "--size=2g", "--invalidate=1", "--ioengine=psync"]),
-    ("random write, 4 kB", "write", ["--rw=randwrite", "--bs=4k", "--size=1g", "--runtime=10", "--time_based", "--direct=1", "--ioengine=libaio", "--iodepth=16"]),
-    ("random read, 4 kB", "read", ["--rw=randread", "--bs=4k", "--size=1g", "--runtime=10", "--time_based", "--direct=1", "--ioengine=libaio", "--iodepth=16"]),
+    ("sequential write, 1 MB", "write", ["--rw=write", "--bs=1m", f"--size={SIZE}", "--end_fsync=1", "--ioengine=psync"]),
+    ("sequential read, 1 MB", "read", ["--rw=read", "--bs=1m", f"--size={SIZE}", "--invalidate=1", "--ioengine=psync"]),
+    ("random write, 4 kB", "write", ["--rw=randwrite", "--bs=4k", f"--size={SIZE}", f"--runtime={TIME}", "--time_based", "--direct=1", "--ioengine=libaio", "--iodepth=16"]),
+    ("random read, 4 kB", "read", ["--rw=randread", "--bs=4k", f"--size={SIZE}", f"--runtime={TIME}", "--time_based", "--direct=1", "--ioengine=libaio", "--iodepth=16"]),
 ]
 
 
@@ -223,7 +225,7 @@ def measure_snapshots():
     listing, writing = {}, {}
     write = JOBS[2][2]
     with Used("data") as used:
-        throughput(used.fio, "/v", "write", ["--rw=write", "--bs=1m", "--size=1g", "--ioengine=psync", "--end_fsync=1"])
+        throughput(used.fio, "/v", "write", ["--rw=write", "--bs=1m", f"--size={SIZE}", "--ioengine=psync", "--end_fsync=1"])
         made = 0
         for count in (10, 1000):
             while made < count:
