@@ -140,13 +140,14 @@ walk() {
     local point operation reached at=0
     for point in $POINTS; do
         [[ $point == $1.* ]] && [[ $point != $1.pool.* ]] && [[ $point != $1.grow.* ]] || continue
+        # The rest of what ZFS tidies up takes histories that the pool's own tests make (crates/pool/tests).
+        case $point in zfs.tidy.promoted | zfs.tidy.destroyed) ;; zfs.tidy.*) continue ;; esac
         at=$((at + 1))
         [ $((at % $4)) = "$3" ] || continue
         reached=
         for operation in $(operations_of "$point"); do
-            # When the machine dies one operation has to do: a start takes longer after that. And many come to what ZFS
-            # tidies up.
-            if [ "$2" = machine ] || [[ $point == zfs.tidy.* ]]; then [ -z "$reached" ] || break; fi
+            # When the machine dies, and on zfs-fuse, one operation has to do: all of it takes longer there.
+            if [ "$2" = machine ] || [ "$1" = zfs ]; then [ -z "$reached" ] || break; fi
             if die_at "$point" "$operation" "$2"; then reached+=" $operation"; fi
         done
         echo "    $point:$reached"
@@ -159,13 +160,15 @@ test_kraud_dies_2() { walk btrfs kraud 1 2; }
 test_the_machine_dies_1() { walk btrfs machine 0 2; }
 test_the_machine_dies_2() { walk btrfs machine 1 2; }
 
-test_kraud_dies_zfs() {
+walk_zfs() {
     POOL=zed
     ok kraud pool create zed --engine zfs --size 2G --file "$D/zed.img"
-    walk zfs kraud 0 1
+    walk zfs kraud "$1" 2
     kra volume ls -q | xargs -r kra volume rm >/dev/null
     ok kraud pool rm zed
 }
+test_kraud_dies_zfs_1() { walk_zfs 0; }
+test_kraud_dies_zfs_2() { walk_zfs 1; }
 
 # The points of pools: at the very first start, and when the operator makes or grows one.
 test_first_start() {
