@@ -327,8 +327,11 @@ def main():
         print(table(new).split("\n", 2)[2], file=sys.stderr)
     print(table(rows))
     if not sys.argv[1:]:
+        # What other benchmarks wrote behind it stays.
+        with open(os.environ["DOCUMENT"]) as file:
+            _, section, rest = file.read().partition("\n## ")
         with open(os.environ["DOCUMENT"], "w") as file:
-            file.write(document(rows))
+            file.write(document(rows) + section + rest)
 
 
 main()
