@@ -1,6 +1,7 @@
 //! What a node does with pools and volumes.
 
 use async_trait::async_trait;
+pub use types::volume::quota::Droppable;
 use types::{ContainerId, PoolName, Result, SnapshotId};
 pub use volume::{
     Change, ChangeKind, Engine, Growth, Health, PoolSpec, PoolStatus, Pressure, Source, Usage,
@@ -60,10 +61,14 @@ pub trait NodeVolumes: Send + Sync + 'static {
     async fn volume_remove(&self, volume: &Volume) -> Result<()>;
     /// Makes a block volume as large as `volume` says.
     async fn volume_resize(&self, volume: &Volume) -> Result<()>;
-    /// Keeps a volume of files to its size; `droppable` says that some of its snapshots can be
+    /// Keeps a volume of files to its size; `droppable` says which of its snapshots can be
     /// dropped for space, so that [`Pressure`] is worth a report.
-    async fn volume_limit(&self, volume: &Volume, size: Option<u64>, droppable: bool)
-    -> Result<()>;
+    async fn volume_limit(
+        &self,
+        volume: &Volume,
+        size: Option<u64>,
+        droppable: Droppable,
+    ) -> Result<()>;
     /// The bytes that count against its limit.
     async fn volume_charged(&self, volume: &Volume) -> Result<u64>;
     /// What it holds.

@@ -506,10 +506,15 @@ impl Volumes {
         self.use_for(volume, None, "resize").map(drop)
     }
 
-    /// Keeps a volume of files to its size. `droppable` says that some of its snapshots can be
-    /// dropped: then, where the pool counts what snapshots hold, there is a reserve above the
-    /// size, and a report when the size is passed.
-    pub fn limit(&self, volume: &Volume, size: Option<u64>, droppable: bool) -> Result<()> {
+    /// Keeps a volume of files to its size. `droppable` says which of its snapshots can be
+    /// dropped: then, where the pool counts what snapshots hold, there is a report when the
+    /// volume comes near its size, or passes it and has a reserve.
+    pub fn limit(
+        &self,
+        volume: &Volume,
+        size: Option<u64>,
+        droppable: quota::Droppable,
+    ) -> Result<()> {
         // An image is as large as it is: a limit on what it pins would show up inside of it as
         // a broken disk.
         if volume.is_block() {
@@ -517,8 +522,11 @@ impl Volumes {
         }
         let pool = self.pool(&volume.pool)?;
         // ZFS limits the live dataset alone (refquota).
-        let with_reserve = droppable && pool.engine() == Engine::Btrfs;
-        let hard = size.map(|size| quota::hard_limit(size, with_reserve));
+        let droppable = match pool.engine() {
+            Engine::Btrfs => droppable,
+            Engine::Zfs => quota::Droppable::None,
+        };
+        let hard = size.map(|size| quota::hard_limit(size, droppable));
         let set = match (pool.set_limit(&volume.id, hard), hard) {
             // It holds a little more than its size already, which ZFS does not let one say:
             // no more than that, then.
@@ -528,8 +536,8 @@ impl Volumes {
             }
             (set, _) => set,
         };
-        self.watch
-            .set(&volume.pool, &volume.id, size.filter(|_| with_reserve));
+        let report_above = size.and_then(|size| quota::report_above(size, droppable));
+        self.watch.set(&volume.pool, &volume.id, report_above);
         set
     }
 

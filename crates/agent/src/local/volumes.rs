@@ -24,7 +24,7 @@ use super::{
 use crate::{
     PathStat, Reader,
     plan::{MountPlan, MountSource, Plan},
-    volumes::{FileFacts, NodeVolumes, Origin},
+    volumes::{Droppable, FileFacts, NodeVolumes, Origin},
 };
 
 /// For what should take milliseconds.
@@ -281,7 +281,7 @@ impl NodeVolumes for LocalAgent {
         &self,
         volume: &Volume,
         size: Option<u64>,
-        droppable: bool,
+        droppable: Droppable,
     ) -> Result<()> {
         let volume = volume.clone();
         let doing = format!("limiting volume {}", volume.name);

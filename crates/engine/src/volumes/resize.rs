@@ -19,7 +19,7 @@ impl Engine {
         if record.content != Content::Files {
             return Ok(());
         }
-        let droppable = volume.next_to_drop().is_some();
+        let droppable = volume.droppable();
         self.agent
             .volume_limit(&record.plan(), record.size, droppable)
             .await
@@ -90,7 +90,10 @@ impl Engine {
             return;
         };
         let record = volume.record();
-        let Some(size) = record.size else { return };
+        let above = |size| quota::report_above(size, volume.droppable());
+        if record.size.and_then(above).is_none() {
+            return;
+        }
         for _ in 0..DROPPED_AT_ONCE {
             let Some(oldest) = volume.next_to_drop() else {
                 break;
@@ -105,7 +108,14 @@ impl Engine {
                 tracing::debug!(pool = %record.pool, %error, "waiting for space");
             }
             match self.agent.volume_charged(&record.plan()).await {
-                Ok(charged) if !quota::pressure(charged, size) => break,
+                Ok(charged)
+                    if record
+                        .size
+                        .and_then(above)
+                        .is_none_or(|above| charged <= above) =>
+                {
+                    break;
+                }
                 Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(volume = %record.name, %error, "measuring a full volume");

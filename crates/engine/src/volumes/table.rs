@@ -9,7 +9,10 @@ use store::{Guard, Store, Txn};
 use types::{
     Error, Namespace, Result, SnapshotId, SnapshotName, Time, VolumeId, VolumeName,
     record::encode,
-    volume::schedule::{Automatic, age_order},
+    volume::{
+        quota::Droppable,
+        schedule::{Automatic, age_order},
+    },
 };
 
 use crate::record::{
@@ -109,6 +112,14 @@ impl Volume {
             }
         }
         automatic
+    }
+    /// Which of its snapshots can be dropped for space.
+    pub(crate) fn droppable(&self) -> Droppable {
+        match self.next_to_drop().map(|snapshot| snapshot.origin) {
+            Some(SnapshotOrigin::Automatic(_)) => Droppable::Automatic,
+            Some(SnapshotOrigin::Safety) => Droppable::Safety,
+            Some(SnapshotOrigin::User) | None => Droppable::None,
+        }
     }
     /// The snapshot to go first when space is needed: the oldest automatic one, then the oldest
     /// that a rollback left. Those that users made never go.
