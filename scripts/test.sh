@@ -102,7 +102,7 @@ prepare() {
     need_cargo
     need_disk "$REPO" 6000
     mkdir -p "$TOOLS"
-    need_packages crun=crun nft=nftables busybox=busybox-static ip=iproute2 cc=gcc '/usr/include/stdlib.h=libc6-dev' \
+    need_packages crun=crun nft=nftables mkfs.btrfs=btrfs-progs mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs busybox=busybox-static ip=iproute2 cc=gcc '/usr/include/stdlib.h=libc6-dev' \
         curl=curl python3=python3 '/usr/lib/python3*/ensurepip=python3-venv' ps=procps losetup=mount nsenter=util-linux zstd=zstd /usr/bin/tini-static=tini
     need_docker_cli
     unpack_package docker-registry || say "docker-registry is not to be had: its tests will say so"
@@ -135,7 +135,7 @@ newest_kernel() { apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n
 
 # The emulator and the kernel that it runs; neither is needed for anything else.
 vm() {
-    need_packages qemu-system-x86_64=qemu-system-x86 mkfs.btrfs=btrfs-progs mke2fs=e2fsprogs ldd=libc-bin strip=binutils || return 1
+    need_packages qemu-system-x86_64=qemu-system-x86 mkfs.btrfs=btrfs-progs mke2fs=e2fsprogs mkfs.xfs=xfsprogs ldd=libc-bin strip=binutils || return 1
     local kernel
     kernel=$(newest_kernel)
     [ -n "$kernel" ] || { apt_update_once; kernel=$(newest_kernel); }

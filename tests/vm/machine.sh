@@ -1,7 +1,7 @@
 # The machine: its disks, its start, what it says, its end. Sourced by run.sh; everything is in $work.
 
 # The host's programs that it gets, with their libraries; the rest of its commands is busybox.
-PROGRAMS=(bash find grep sort comm stat date mktemp timeout sed sha256sum rm crun nft ip ps curl tini-static docker mkfs.btrfs btrfs)
+PROGRAMS=(bash find grep sort comm stat date mktemp timeout sed sha256sum rm crun nft ip ps curl tini-static docker mkfs.btrfs btrfs mkfs.ext4 e2fsck resize2fs mkfs.xfs xfs_growfs)
 # What of the kernel's modules it can load.
 MODULES=(drivers/virtio drivers/block/virtio_blk.ko drivers/block/loop.ko fs/btrfs drivers/net/veth.ko fs/overlayfs net/bridge net/802 net/llc net/netfilter
     net/ipv4/netfilter net/ipv6/netfilter block lib crypto arch)

@@ -62,7 +62,7 @@ done
 # one FILE NAME: runs a test, says what became of it, and keeps the verdict.
 one() {
     local file=$1 name=$2 dir=$work/$1-${2#test_} from result=ok rc=0
-    local -a around=(timeout -k 10 "${VOLUMES_TEST_TIMEOUT:-300}")
+    local -a around=(timeout -k 10 "${VOLUMES_TEST_TIMEOUT:-900}")
     mkdir -p "$dir"
     from=$(date +%s%N)
     # zfs-fuse has one place for its socket on a machine: a test that needs it gets its own mounts.

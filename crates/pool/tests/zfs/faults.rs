@@ -355,14 +355,20 @@ fn all_points() {
     }
     let mut walks = Vec::new();
     let mut reached = BTreeSet::new();
+    // A walk takes seconds of zfs-fuse: each point is walked once, by turns with a process and
+    // with a machine that dies there. All ways to each point are for a thorough run.
+    let thorough = std::env::var_os("KRAUD_TEST_THOROUGH").is_some();
     for (scene, points) in SCENES {
         for point in *points {
             let point = format!("zfs.{point}");
-            walks.extend([
-                (*scene, point.clone(), false),
-                (*scene, point.clone(), true),
-            ]);
-            reached.insert(point);
+            let is_new = reached.insert(point.clone());
+            if thorough {
+                walks.push((*scene, point.clone(), false));
+                walks.push((*scene, point, true));
+            } else if is_new {
+                let machine = reached.len() % 2 == 0;
+                walks.push((*scene, point, machine));
+            }
         }
     }
     let known = POINTS.iter().filter(|point| point.starts_with("zfs."));

@@ -74,7 +74,11 @@ impl World {
             runtimes: BTreeMap::from([("crun".into(), "/usr/bin/crun".into())]),
             default_runtime: "crun".into(),
             cgroup_parent: format!("/kraud-test-{unique}"),
-            init: Some("/usr/bin/docker-init".into()),
+            // Any of the small inits that kraud itself looks for.
+            init: ["docker-init", "tini-static", "tini"]
+                .iter()
+                .map(|name| Path::new("/usr/bin").join(name))
+                .find(|path| path.exists()),
         };
         make_rootfs(&directory.path().join("rootfs"));
         Self {
