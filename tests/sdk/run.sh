@@ -130,10 +130,19 @@ if [ -n "${E2E_DOCKER_HOST:-}" ]; then export DOCKER_HOST=$E2E_DOCKER_HOST; else
     daemon_start "$work/kraud"
 fi
 docker load -q -i "$(busybox_archive)" >/dev/null || verdict "not ok" "the test image loads"
+# What one suite leaves behind is not what the next one counts.
+clear_daemon() {
+    local ids
+    [ -z "${E2E_DOCKER_HOST:-}" ] || return 0
+    ids=$(docker ps -aq)
+    # shellcheck disable=SC2086
+    [ -z "$ids" ] || docker rm -fv $ids >/dev/null 2>&1
+    docker system prune -f --volumes >/dev/null 2>&1
+}
 wanted=" ${*:-docker-py docker-py-suite aiodocker bollard} "
-if [[ $wanted == *" docker-py "* ]]; then docker_py; fi
-if [[ $wanted == *" docker-py-suite "* ]]; then docker_py_suite; fi
-if [[ $wanted == *" aiodocker "* ]]; then aiodocker; fi
+if [[ $wanted == *" docker-py "* ]]; then docker_py; clear_daemon; fi
+if [[ $wanted == *" docker-py-suite "* ]]; then docker_py_suite; clear_daemon; fi
+if [[ $wanted == *" aiodocker "* ]]; then aiodocker; clear_daemon; fi
 if [[ $wanted == *" bollard "* ]]; then bollard; fi
 if [ -z "${E2E_DOCKER_HOST:-}" ]; then
     ! grep -q "panicked at" "$work/kraud/kraud.log" || { grep -A2 "panicked at" "$work/kraud/kraud.log" | head -n 9; verdict "not ok" "the daemon did not panic"; }
