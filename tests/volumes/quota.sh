@@ -49,6 +49,27 @@ test_size_is_kept_zfs() {
     ok kra volume rm data copy; ok kraud pool rm zed
 }
 
+# What undoes the rollback of a full volume stays while nobody writes, and goes when somebody does.
+test_full_undo() {
+    create data --size 64M
+    in_volume data 'head -c 4m /dev/urandom >/v/base; sync -f /v'
+    snap data base
+    in_volume data 'head -c 56m /dev/urandom >/v/big; sync -f /v'
+    local full before; full=$(tree data)
+    kra volume rollback data base >/dev/null
+    before=$(snapshots data | tr ' ' '\n' | grep before)
+    in_volume data 'ls /v; sleep 3'
+    has "$(snapshots data)" "$before"
+    ok kra volume rollback data "$before"
+    eq "$(tree data)" "$full"
+    kra volume rollback data base >/dev/null
+    in_volume data 'for i in 1 2 3 4 5 6 7 8 9 10; do head -c 5m /dev/urandom >>/v/more; sync -f /v; sleep 0.3; done'
+    eq "$(in_volume data 'wc -c </v/more')" 52428800
+    hasnt "$(snapshots data)" before
+    overfill data 90 12
+    ok kra volume rm data
+}
+
 used() { json volume usage "$1" "j[0]['usage']['$2']"; }
 about() { between "$1" $(($2 * 99 / 100 - 65536)) $(($2 * 101 / 100 + 65536)); }
 test_use_within_a_percent() {

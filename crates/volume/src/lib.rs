@@ -526,7 +526,12 @@ impl Volumes {
             Engine::Btrfs => droppable,
             Engine::Zfs => quota::Droppable::None,
         };
-        let hard = size.map(|size| quota::hard_limit(size, droppable));
+        let held = match droppable {
+            quota::Droppable::Safety => self.charged(volume)?.unwrap_or(0),
+            quota::Droppable::Automatic | quota::Droppable::None => 0,
+        };
+        let limit = size.map(|size| quota::limit(size, droppable, held));
+        let hard = limit.map(|limit| limit.hard);
         let set = match (pool.set_limit(&volume.id, hard), hard) {
             // It holds a little more than its size already, which ZFS does not let one say:
             // no more than that, then.
@@ -536,7 +541,7 @@ impl Volumes {
             }
             (set, _) => set,
         };
-        let report_above = size.and_then(|size| quota::report_above(size, droppable));
+        let report_above = limit.and_then(|limit| limit.report_above);
         self.watch.set(&volume.pool, &volume.id, report_above);
         set
     }

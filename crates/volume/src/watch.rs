@@ -16,9 +16,13 @@ use crate::Inner;
 /// Something is fuller than it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pressure {
-    /// A volume, its live data and what its snapshots pin, holds more than it was asked to
-    /// report.
-    Volume { id: VolumeId, charged: u64 },
+    /// A volume, its live data and what its snapshots pin, holds more than the bytes above which
+    /// it is reported.
+    Volume {
+        id: VolumeId,
+        charged: u64,
+        above: u64,
+    },
     /// A pool has little room left.
     Pool { name: PoolName, free: u64 },
 }
@@ -66,6 +70,11 @@ impl Watch {
             None => drop(map.remove(id)),
         }
         drop(map);
+        // With another limit it is another story.
+        self.told
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&Told::Volume(id.clone()));
         self.wake();
     }
 
@@ -168,9 +177,15 @@ fn volumes(inner: &Inner, due: &[(VolumeId, (PoolName, u64))]) {
             }
         };
         for (id, bytes) in charged {
-            let above = watched.iter().find(|(other, _)| **other == id);
-            if above.is_some_and(|(_, above)| bytes > *above) {
-                inner.watch.tell(Pressure::Volume { id, charged: bytes });
+            let limit = watched.iter().find(|(other, _)| **other == id);
+            if let Some(&(_, above)) = limit
+                && bytes > above
+            {
+                inner.watch.tell(Pressure::Volume {
+                    id,
+                    charged: bytes,
+                    above,
+                });
             }
         }
     }

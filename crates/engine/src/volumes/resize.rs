@@ -74,13 +74,14 @@ impl Engine {
     /// A node reports that something is fuller than it should be.
     pub(crate) async fn relieve(&self, pressure: Pressure) {
         match pressure {
-            Pressure::Volume { id, .. } => self.relieve_volume(&id).await,
+            Pressure::Volume { id, above, .. } => self.relieve_volume(&id, above).await,
             Pressure::Pool { name, free } => self.relieve_pool(&name, free).await,
         }
     }
 
-    /// Drops automatic snapshots of a volume, oldest first, until it is below its size.
-    async fn relieve_volume(&self, id: &VolumeId) {
+    /// Drops snapshots that kraud made of a volume, oldest first: automatic ones until it is below
+    /// its size, of those that rollbacks left one, which makes room to write on.
+    async fn relieve_volume(&self, id: &VolumeId, above: u64) {
         let Some(volume) = self.volumes.get(id) else {
             return;
         };
@@ -90,37 +91,34 @@ impl Engine {
             return;
         };
         let record = volume.record();
-        let above = |size| quota::report_above(size, volume.droppable());
-        if record.size.and_then(above).is_none() {
-            return;
-        }
         for _ in 0..DROPPED_AT_ONCE {
+            // Measured again: the report may be older than what another one led to.
+            match self.agent.volume_charged(&record.plan()).await {
+                Ok(charged) if charged <= above => return,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(volume = %record.name, %error, "measuring a full volume");
+                    return;
+                }
+            }
             let Some(oldest) = volume.next_to_drop() else {
                 break;
             };
-            tracing::warn!(volume = %record.name, snapshot = %oldest.name, "the volume is over its size: a snapshot that kraud made goes");
+            tracing::warn!(volume = %record.name, snapshot = %oldest.name, "the volume is full: a snapshot that kraud made goes");
             if let Err(error) = self.drop_snapshot(&volume, &oldest).await {
-                tracing::warn!(volume = %record.name, snapshot = %oldest.name, %error, "dropping an automatic snapshot of a full volume");
+                tracing::warn!(volume = %record.name, snapshot = %oldest.name, %error, "dropping a snapshot of a full volume");
                 return;
             }
             // What was removed is counted for a moment longer.
             if let Err(error) = self.agent.pool_reclaim(&record.pool).await {
                 tracing::debug!(pool = %record.pool, %error, "waiting for space");
             }
-            match self.agent.volume_charged(&record.plan()).await {
-                Ok(charged)
-                    if record
-                        .size
-                        .and_then(above)
-                        .is_none_or(|above| charged <= above) =>
-                {
-                    break;
+            if volume.droppable() == quota::Droppable::Safety {
+                // The rest is needed to undo a rollback: what is held now decides when it goes.
+                if let Err(error) = self.apply_limit(&volume).await {
+                    tracing::warn!(volume = %record.name, %error, "limiting a full volume");
                 }
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::warn!(volume = %record.name, %error, "measuring a full volume");
-                    return;
-                }
+                return;
             }
         }
         if volume.next_to_drop().is_none() {
