@@ -56,13 +56,16 @@ pub struct Exit {
     pub at: Time,
 }
 
+/// Published ports with the host ports that were really taken, in docker's form.
+pub type PortMap = BTreeMap<Port, Vec<PortBinding>>;
+
 /// What a start made.
 #[derive(Debug, Clone, Default)]
 pub struct Started {
     /// Process id on the node.
     pub pid: i32,
     /// Published ports with the host ports that were really taken.
-    pub ports: BTreeMap<Port, Vec<PortBinding>>,
+    pub ports: PortMap,
     /// Where the network namespace is mounted, empty when it has none of its own.
     pub sandbox_key: String,
 }
@@ -91,7 +94,7 @@ pub enum Observed {
     Running {
         pid: i32,
         paused: bool,
-        ports: BTreeMap<Port, Vec<PortBinding>>,
+        ports: PortMap,
         sandbox_key: String,
         /// As it was started.
         endpoints: Vec<EndpointPlan>,
@@ -274,10 +277,11 @@ pub trait NodeAgent: volumes::NodeVolumes {
     async fn network_ensure(&self, network: &network::Bridge) -> Result<()>;
     /// Removes a network's bridge. Idempotent.
     async fn network_remove(&self, network: &network::Bridge) -> Result<()>;
-    /// Connects a running container to one more network.
-    async fn network_join(&self, id: &ContainerId, endpoint: &EndpointPlan) -> Result<()>;
-    /// Takes a running container off a network.
-    async fn network_leave(&self, id: &ContainerId, network: &types::NetworkId) -> Result<()>;
+    /// Connects a running container to one more network; returns its published ports, which
+    /// may lead there now.
+    async fn network_join(&self, id: &ContainerId, endpoint: &EndpointPlan) -> Result<PortMap>;
+    /// Takes a running container off a network; returns its published ports.
+    async fn network_leave(&self, id: &ContainerId, network: &types::NetworkId) -> Result<PortMap>;
     /// The nets that the node's own addresses and routes occupy.
     async fn network_occupied(&self) -> Result<Vec<ipnet::IpNet>>;
     /// Whether a path exists on the node (a bind's source).

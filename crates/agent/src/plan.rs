@@ -78,8 +78,12 @@ pub struct EndpointPlan {
     pub mac: Mac,
     /// The interface's name inside, `eth0` and on; empty lets the agent choose a free one.
     pub interface: String,
-    /// Whether the way out leads through this one.
-    pub is_default: bool,
+    /// Kernel settings of the interface, `IFNAME` standing for its name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sysctls: Vec<(String, String)>,
+    /// The way out leads through the endpoint with the highest; the first name among equals.
+    #[serde(default)]
+    pub priority: i64,
 }
 
 /// One mount.

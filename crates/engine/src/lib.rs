@@ -48,10 +48,43 @@ pub struct Settings {
     pub bridge: String,
     /// Subnet of the default bridge; chosen when empty.
     pub bridge_subnet: String,
+    /// What subnets of networks are cut from; docker's own ranges when empty.
+    pub address_pools: Vec<network::ipam::PoolRange>,
     /// Log options for containers that ask for none.
     pub log_options: std::collections::BTreeMap<String, String>,
     /// Name of the zone that this node is in.
     pub zone: String,
+}
+
+impl Settings {
+    /// Where IPv4 subnets come from.
+    pub(crate) fn pools_v4(&self) -> Vec<network::ipam::PoolRange> {
+        let own = self.pools(true);
+        if own.is_empty() {
+            network::ipam::default_pools()
+        } else {
+            own
+        }
+    }
+
+    /// Where IPv6 subnets come from; `seed` makes the range of this installation.
+    pub(crate) fn pools_v6(&self, seed: &str) -> Vec<network::ipam::PoolRange> {
+        let own = self.pools(false);
+        if own.is_empty() {
+            vec![network::ipam::private_v6(seed)]
+        } else {
+            own
+        }
+    }
+
+    fn pools(&self, v4: bool) -> Vec<network::ipam::PoolRange> {
+        let of_family = |range: &&network::ipam::PoolRange| range.base.addr().is_ipv4() == v4;
+        self.address_pools
+            .iter()
+            .filter(of_family)
+            .copied()
+            .collect()
+    }
 }
 
 /// The engine. Cheap to clone.

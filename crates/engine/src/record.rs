@@ -294,11 +294,17 @@ pub struct NetworkRecord {
     pub id: NetworkId,
     pub name: String,
     pub created: Time,
-    /// `bridge`, `host` or `null`.
+    /// `bridge`, `macvlan`, `host` or `null`.
     pub driver: String,
     pub internal: bool,
     pub attachable: bool,
     pub enable_ipv6: bool,
+    /// Whether it is without IPv4.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_ipv4: bool,
+    /// What the address driver was told; docker shows it and does nothing with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipam_options: Option<BTreeMap<String, String>>,
     /// Interface name of the bridge, empty for the others.
     pub bridge: String,
     pub subnets: Vec<SubnetRecord>,
@@ -306,6 +312,13 @@ pub struct NetworkRecord {
     pub labels: BTreeMap<String, String>,
     /// Made by kraud itself: `bridge`, `host`, `none`.
     pub builtin: bool,
+}
+
+impl NetworkRecord {
+    /// Whether containers have addresses on it.
+    pub fn has_addresses(&self) -> bool {
+        matches!(self.driver.as_str(), "bridge" | "macvlan")
+    }
 }
 
 impl Record for NetworkRecord {

@@ -151,8 +151,13 @@ pub struct NetworkCreate {
     pub driver: String,
     pub internal: bool,
     pub attachable: bool,
-    pub enable_ipv6: bool,
-    /// One is chosen when there is none of IPv4.
+    /// Whether the network speaks IPv4; it does unless told otherwise.
+    pub enable_ipv4: Option<bool>,
+    /// Whether it speaks IPv6; it does not unless told otherwise.
+    pub enable_ipv6: Option<bool>,
+    /// For the address driver; kept and shown.
+    pub ipam_options: Option<BTreeMap<String, String>>,
+    /// One is chosen for each family that has none.
     pub subnets: Vec<crate::record::SubnetRecord>,
     pub options: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,

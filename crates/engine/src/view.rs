@@ -142,10 +142,12 @@ pub struct NetworkView {
     pub id: NetworkId,
     pub name: String,
     pub created: Time,
-    /// `bridge`, `host` or `null`.
+    /// `bridge`, `macvlan`, `host` or `null`.
     pub driver: String,
     pub internal: bool,
+    pub enable_ipv4: bool,
     pub enable_ipv6: bool,
+    pub ipam_options: Option<BTreeMap<String, String>>,
     pub attachable: bool,
     pub subnets: Vec<SubnetView>,
     pub options: BTreeMap<String, String>,

@@ -28,12 +28,44 @@ struct File {
     init: Option<PathBuf>,
     /// Subnet of the default bridge.
     bridge_subnet: Option<String>,
+    /// What subnets of networks are cut from: `base` and `size`, as in docker's daemon.json.
+    default_address_pools: Vec<AddressPool>,
     /// Default log options, such as `max-size`.
     log_opts: BTreeMap<String, String>,
     /// `host[:port]` of registries that may be spoken to without TLS.
     insecure_registries: Vec<String>,
     /// Name of the zone that this node is in.
     zone: Option<String>,
+}
+
+/// A range that subnets of networks are cut from.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AddressPool {
+    /// `10.201.0.0/16`
+    base: String,
+    /// Prefix length of the subnets.
+    size: u8,
+}
+
+impl AddressPool {
+    fn check(&self) -> anyhow::Result<network::ipam::PoolRange> {
+        let base: ipnet::IpNet = self
+            .base
+            .parse()
+            .with_context(|| format!("default-address-pools: base {:?}", self.base))?;
+        if self.size < base.prefix_len() || self.size > base.max_prefix_len() - 2 {
+            bail!(
+                "default-address-pools: no networks of size {} fit into {}",
+                self.size,
+                self.base
+            );
+        }
+        Ok(network::ipam::PoolRange {
+            base: base.trunc(),
+            size: self.size,
+        })
+    }
 }
 
 /// All settings, complete.
@@ -47,6 +79,7 @@ pub(crate) struct Config {
     pub(crate) runtimes: BTreeMap<String, PathBuf>,
     pub(crate) init: Option<PathBuf>,
     pub(crate) bridge_subnet: String,
+    pub(crate) address_pools: Vec<network::ipam::PoolRange>,
     pub(crate) log_options: BTreeMap<String, String>,
     pub(crate) insecure_registries: Vec<String>,
     pub(crate) zone: String,
@@ -122,6 +155,11 @@ impl Config {
                 .init
                 .or_else(|| find_program(&["docker-init", "tini-static", "tini", "catatonit"])),
             bridge_subnet: file.bridge_subnet.unwrap_or_default(),
+            address_pools: file
+                .default_address_pools
+                .iter()
+                .map(AddressPool::check)
+                .collect::<anyhow::Result<_>>()?,
             log_options: file.log_opts,
             insecure_registries: file.insecure_registries,
             zone: file.zone.unwrap_or_else(|| "default".into()),

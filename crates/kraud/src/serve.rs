@@ -159,6 +159,7 @@ async fn wire(
         data_dir: config.data_dir.clone(),
         bridge: instance.bridge.clone(),
         bridge_subnet: config.bridge_subnet.clone(),
+        address_pools: config.address_pools.clone(),
         log_options: config.log_options.clone(),
         zone: config.zone.clone(),
     };

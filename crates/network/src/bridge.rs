@@ -15,6 +15,9 @@ use crate::{
 impl Inner {
     pub(crate) fn ensure_bridge(&self, bridge: Bridge) -> Result<Changed> {
         let _alone = self.bridge_work();
+        if let Some(macvlan) = bridge.macvlan.clone() {
+            return self.ensure_parent(bridge, &macvlan);
+        }
         let links = self.links()?;
         let name = bridge.name.as_str();
         let found = links
@@ -97,6 +100,9 @@ impl Inner {
     pub(crate) fn remove_bridge(&self, name: &LinkName) -> Result<bool> {
         let _alone = self.bridge_work();
         let known = self.bridges().get(name).cloned();
+        if let Some(macvlan) = known.as_ref().and_then(|bridge| bridge.macvlan.as_ref()) {
+            return self.remove_parent(name, macvlan);
+        }
         if let Some(bridge) = &known {
             self.firewall
                 .change(Elements::new(), bridge_elements(bridge))?;

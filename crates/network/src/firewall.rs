@@ -42,9 +42,10 @@ const INTERVAL_END: u32 = 1;
 const CHUNK: usize = 400;
 
 /// Every set of the table.
-const SETS: [&str; 11] = [
+const SETS: [&str; 12] = [
     "bridges",
     "internal",
+    "unprotected",
     "within",
     "subnets4",
     "subnets6",
@@ -195,6 +196,8 @@ pub(crate) fn bridge_elements(bridge: &Bridge) -> Elements {
     );
     if bridge.internal {
         elements.insert(("internal", name, Edge::Start), None);
+    } else if bridge.unprotected {
+        elements.insert(("unprotected", name, Edge::Start), None);
     }
     for subnet in &bridge.subnets {
         let [all, masqueraded] = match subnet.net {

@@ -39,6 +39,16 @@ pub fn default_pools() -> Vec<PoolRange> {
         .collect()
 }
 
+/// A private IPv6 range of its own for an installation (RFC 4193), cut into /64 subnets.
+pub fn private_v6(seed: &str) -> PoolRange {
+    let hash = u128::from(crate::sandbox::fnv([seed.as_bytes()]) >> 24);
+    let base = Ipv6Addr::from_bits(0xfd << 120 | hash << 80);
+    PoolRange {
+        base: IpNet::V6(ipnet::Ipv6Net::new_assert(base, 48)),
+        size: 64,
+    }
+}
+
 /// The first subnet of `pools` that overlaps none of `used`.
 ///
 /// Fails, in docker's words, when there is none.
@@ -316,6 +326,17 @@ mod tests {
         assert!(Pool::new(&subnet("10.0.0.0/24", Some("10.0.1.1"), None)).is_err());
         assert!(Pool::new(&subnet("10.0.0.0/24", None, Some("10.0.0.0/16"))).is_err());
         assert!(Pool::new(&subnet("10.0.0.0/24", None, Some("fd00::/64"))).is_err());
+    }
+
+    #[test]
+    fn private_ranges_differ() {
+        let (one, two) = (private_v6("one"), private_v6("two"));
+        assert!(one.base.to_string().starts_with("fd") && one.base.prefix_len() == 48);
+        assert_eq!(one.base.trunc(), one.base);
+        assert_ne!(one, two);
+        let first = choose(&[one], &[]).unwrap();
+        assert_eq!(first.prefix_len(), 64);
+        assert_ne!(choose(&[one], &[first]).unwrap(), first);
     }
 
     #[test]

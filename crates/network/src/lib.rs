@@ -18,6 +18,7 @@ mod conntrack;
 mod firewall;
 pub mod ipam;
 mod link;
+mod macvlan;
 mod model;
 mod netlink;
 mod netns;
@@ -39,8 +40,8 @@ use tokio::{runtime::Handle, task::JoinSet};
 use types::{ContainerId, Error, Result, error::ResultExt as _};
 
 pub use model::{
-    Bridge, Changed, Endpoint, Instance, LinkName, Live, Mac, Publish, Published, Report, Settings,
-    Subnet, Target,
+    Bridge, Changed, Endpoint, Instance, LinkName, Live, Mac, Macvlan, MacvlanMode, Publish,
+    Published, Report, Settings, Subnet, Target,
 };
 
 use firewall::Firewall;

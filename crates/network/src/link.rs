@@ -12,7 +12,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    model::Mac,
+    model::{Endpoint, Mac, MacvlanMode},
     netlink::{ACK, CREATE, DUMP, EXCLUSIVE, Message, REPLACE, ROUTE, Socket, is_missing},
 };
 
@@ -29,6 +29,7 @@ const RTM_GETROUTE: u16 = 26;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
@@ -39,6 +40,8 @@ const IFLA_INFO_DATA: u16 = 2;
 const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 const VETH_INFO_PEER: u16 = 1;
+const IFLA_VLAN_ID: u16 = 1;
+const IFLA_MACVLAN_MODE: u16 = 1;
 
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -179,6 +182,65 @@ impl Links {
                 })
         });
         self.0.request(&[message])
+    }
+
+    /// Makes an interface without a wire, up: of kind `dummy`, or `ifb`, for kernels that
+    /// have only that.
+    pub(crate) fn add_wireless(&self, name: &str, group: u32) -> io::Result<()> {
+        let not_supported = |error: &io::Error| error.raw_os_error() == Some(95);
+        match self.add_plain("dummy", name, group) {
+            Err(error) if not_supported(&error) => self.add_plain("ifb", name, group),
+            other => other,
+        }
+    }
+
+    fn add_plain(&self, kind: &str, name: &str, group: u32) -> io::Result<()> {
+        let message = Message::new(RTM_NEWLINK, ACK | CREATE | EXCLUSIVE, &ifinfo(0, 0, true))
+            .string(IFLA_IFNAME, name)
+            .u32(IFLA_GROUP, group);
+        self.0
+            .request(&[message.nest(IFLA_LINKINFO, |info| info.string(IFLA_INFO_KIND, kind))])
+    }
+
+    /// Makes VLAN `id` of the interface `below`, up.
+    pub(crate) fn add_vlan(&self, name: &str, below: u32, id: u16, group: u32) -> io::Result<()> {
+        let message = Message::new(RTM_NEWLINK, ACK | CREATE | EXCLUSIVE, &ifinfo(0, 0, true))
+            .string(IFLA_IFNAME, name)
+            .u32(IFLA_GROUP, group)
+            .u32(IFLA_LINK, below);
+        self.0.request(&[message.nest(IFLA_LINKINFO, |info| {
+            info.string(IFLA_INFO_KIND, "vlan")
+                .nest(IFLA_INFO_DATA, |data| {
+                    data.attr(IFLA_VLAN_ID, &id.to_ne_bytes())
+                })
+        })])
+    }
+
+    /// Makes a macvlan interface on `below`, in the sandbox under its final name, down.
+    pub(crate) fn add_macvlan(
+        &self,
+        below: u32,
+        sandbox: BorrowedFd<'_>,
+        endpoint: &Endpoint,
+        mode: MacvlanMode,
+    ) -> io::Result<()> {
+        let number: u32 = match mode {
+            MacvlanMode::Private => 1,
+            MacvlanMode::Vepa => 2,
+            MacvlanMode::Bridge => 4,
+            MacvlanMode::Passthru => 8,
+        };
+        let mut message = Message::new(RTM_NEWLINK, ACK | CREATE | EXCLUSIVE, &ifinfo(0, 0, false))
+            .string(IFLA_IFNAME, endpoint.ifname.as_str())
+            .u32(IFLA_LINK, below)
+            .u32(IFLA_NET_NS_FD, sandbox.as_raw_fd() as u32);
+        if mode != MacvlanMode::Passthru {
+            message = message.attr(IFLA_ADDRESS, &endpoint.mac.0);
+        }
+        self.0.request(&[message.nest(IFLA_LINKINFO, |info| {
+            info.string(IFLA_INFO_KIND, "macvlan")
+                .nest(IFLA_INFO_DATA, |data| data.u32(IFLA_MACVLAN_MODE, number))
+        })])
     }
 
     /// Sets how a bridge treats one of its ports: whether it may send a frame back to where

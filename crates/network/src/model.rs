@@ -188,6 +188,42 @@ pub struct Bridge {
     pub masquerade: bool,
     /// Whether the network is cut off from everything but its own endpoints and the machine.
     pub internal: bool,
+    /// Whether who has a route reaches ports that are not published.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unprotected: bool,
+    /// Where ports are published for which nobody names an address; `None` is everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<IpAddr>,
+    /// What interfaces inside are called before their number; `eth` when empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prefix: String,
+    /// No bridge at all: endpoints lie directly on an interface of the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub macvlan: Option<Macvlan>,
+}
+
+/// The interface that a macvlan network lies on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Macvlan {
+    /// An interface that is there, `name.number` for a VLAN to be made, or `dm-…` for one
+    /// without a wire.
+    pub parent: LinkName,
+    /// Who reaches whom.
+    pub mode: MacvlanMode,
+}
+
+/// `linux/if_link.h`, `enum macvlan_mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MacvlanMode {
+    /// Endpoints reach each other.
+    Bridge,
+    /// Endpoints do not reach each other.
+    Private,
+    /// Endpoints reach each other by the switch outside.
+    Vepa,
+    /// One endpoint has the whole interface.
+    Passthru,
 }
 
 impl Bridge {
@@ -201,6 +237,10 @@ impl Bridge {
             icc: true,
             masquerade: true,
             internal: false,
+            unprotected: false,
+            binding: None,
+            prefix: String::new(),
+            macvlan: None,
         }
     }
 }

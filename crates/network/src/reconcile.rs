@@ -77,6 +77,7 @@ impl Inner {
         let orphan = |link: &Link| match link.kind.as_str() {
             "veth" => link.name.starts_with(OUTER) && !wanted.contains(&link.name),
             "bridge" => !is_known(&link.name),
+            "dummy" | "ifb" | "vlan" => !self.is_parent(&link.name),
             _ => false,
         };
         let links = self.links()?;
@@ -106,6 +107,17 @@ impl Inner {
                     sandbox.id.short()
                 )
             };
+            if self.known_bridge(&endpoint.bridge)?.macvlan.is_some() {
+                if !self.has_inside(&sandbox.id, &endpoint.ifname)? {
+                    on_own_thread(|| self.attach(&sandbox.id, endpoint))?;
+                    report.mended_endpoints.push(format!(
+                        "{} {}",
+                        sandbox.id.short(),
+                        endpoint.ifname
+                    ));
+                }
+                continue;
+            }
             let bridge = links.index(endpoint.bridge.as_str()).during(during)?;
             match links
                 .find(
@@ -141,7 +153,12 @@ impl Inner {
                 );
             }
         }
-        let mut elements: Elements = self.bridges().values().flat_map(bridge_elements).collect();
+        let mut elements: Elements = self
+            .bridges()
+            .values()
+            .filter(|bridge| bridge.macvlan.is_none())
+            .flat_map(bridge_elements)
+            .collect();
         self.ports
             .each(|target, ports| elements.extend(port_elements(target, ports)));
         self.firewall.replace(elements)

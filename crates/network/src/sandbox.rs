@@ -35,6 +35,11 @@ impl Inner {
         let bridge = self
             .known_bridge(&endpoint.bridge)
             .map_err(|error| error.context(during()))?;
+        if let Some(macvlan) = &bridge.macvlan {
+            return self
+                .attach_macvlan(id, endpoint, macvlan)
+                .map_err(|error| error.context(during()));
+        }
         let handle = self
             .sandboxes
             .handle(id)
@@ -88,9 +93,16 @@ impl Inner {
         let outer = self
             .outer_name(id, ifname)
             .during(|| format!("looking for container {}", id.short()))?;
-        self.links()?
+        let removed = self
+            .links()?
             .remove(&outer)
-            .during(|| format!("detaching {ifname} of container {}", id.short()))
+            .during(|| format!("detaching {ifname} of container {}", id.short()))?;
+        // No pair: it may lie directly on an interface of the machine.
+        if removed {
+            Ok(true)
+        } else {
+            self.detach_macvlan(id, ifname)
+        }
     }
 
     /// The name of the outer end of a sandbox's interface.
@@ -191,7 +203,7 @@ impl Inner {
 }
 
 /// Addresses the interface within the calling thread's namespace and sets it up.
-fn equip(endpoint: &Endpoint) -> io::Result<()> {
+pub(crate) fn equip(endpoint: &Endpoint) -> io::Result<()> {
     let ifname = endpoint.ifname.as_str();
     let links = Links::open()?;
     let index = links.index(ifname)?;

@@ -3,6 +3,7 @@
 
 mod faults;
 mod figures;
+mod macvlan;
 mod ports;
 mod reach;
 

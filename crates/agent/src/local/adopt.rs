@@ -7,7 +7,8 @@ use types::{ContainerId, Result, error::ResultExt as _};
 
 use super::{
     Live, LocalAgent, at, blocking,
-    start::{StartedPlan, link, port_map, target},
+    networks::{links, port_map, target},
+    start::StartedPlan,
 };
 use crate::{Exit, NodeAgent as _, Observed, Plan, SandboxPlan};
 
@@ -135,12 +136,9 @@ fn live_network(started: &StartedPlan) -> Result<network::Live> {
     let plan = &started.plan;
     let (endpoints, published) = match &plan.network {
         SandboxPlan::Own { endpoints, .. } => {
-            let published = (!started.ports.is_empty())
-                .then(|| (target(plan, endpoints), started.ports.clone()));
-            (
-                endpoints.iter().map(link).collect::<Result<_>>()?,
-                published,
-            )
+            let target = target(plan, endpoints).filter(|_| !started.ports.is_empty());
+            let published = target.map(|target| (target, started.ports.clone()));
+            (links(endpoints)?, published)
         }
         _ => (Vec::new(), None),
     };

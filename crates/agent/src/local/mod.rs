@@ -17,6 +17,7 @@ pub mod images;
 mod info;
 mod logs;
 mod mounts;
+mod networks;
 mod root;
 mod start;
 mod streams;
@@ -364,10 +365,18 @@ impl NodeAgent for LocalAgent {
     async fn network_remove(&self, network: &Bridge) -> Result<()> {
         self.networks.remove_bridge(&network.name).await.map(drop)
     }
-    async fn network_join(&self, id: &ContainerId, endpoint: &crate::EndpointPlan) -> Result<()> {
+    async fn network_join(
+        &self,
+        id: &ContainerId,
+        endpoint: &crate::EndpointPlan,
+    ) -> Result<crate::PortMap> {
         self.join_network(id, endpoint).await
     }
-    async fn network_leave(&self, id: &ContainerId, network: &types::NetworkId) -> Result<()> {
+    async fn network_leave(
+        &self,
+        id: &ContainerId,
+        network: &types::NetworkId,
+    ) -> Result<crate::PortMap> {
         self.leave_network(id, network).await
     }
     async fn network_occupied(&self) -> Result<Vec<ipnet::IpNet>> {

@@ -6,21 +6,21 @@ use std::{
     sync::Arc,
 };
 
-use network::{Endpoint, Publish, Published, Target};
+use network::Published;
 use runtime::{
     Launch, LogSettings, Stdio,
     bundle::{self, BundleInput, Namespace, Shm},
 };
 use serde::{Deserialize, Serialize};
-use types::{
-    ContainerId, Error, NetworkId, Result, container::PortBinding, error::ResultExt as _,
-    port::Port,
-};
+use types::{ContainerId, Error, Result, error::ResultExt as _};
 
-use super::{Live, LocalAgent, blocking, files};
+use super::{
+    Live, LocalAgent, blocking, files,
+    networks::{links, port_map, target, wanted_ports},
+};
 use crate::{
     StartError, Started,
-    plan::{EndpointPlan, NamespaceMode, Plan, SandboxPlan},
+    plan::{NamespaceMode, Plan, SandboxPlan},
 };
 
 /// How a container was started; kept where a reboot empties it.
@@ -126,19 +126,14 @@ impl LocalAgent {
             SandboxPlan::Own { endpoints, publish } => (endpoints.as_slice(), publish.as_slice()),
         };
         self.networks.create_sandbox(&plan.id).await?;
-        for endpoint in endpoints {
-            self.networks.attach(&plan.id, &link(endpoint)?).await?;
+        for endpoint in links(endpoints)? {
+            self.networks.attach(&plan.id, &endpoint).await?;
         }
-        if publish.is_empty() {
+        let Some(target) = target(plan, endpoints).filter(|_| !publish.is_empty()) else {
             return Ok(Vec::new());
-        }
-        let wanted = publish
-            .iter()
-            .map(|(port, binding)| wanted_port(*port, binding))
-            .collect::<Result<Vec<_>>>()?;
-        self.networks
-            .publish(&target(plan, endpoints), &wanted)
-            .await
+        };
+        let wanted = wanted_ports(endpoints, publish)?;
+        self.networks.publish(&target, &wanted).await
     }
 
     async fn launch(&self, plan: &Plan, hold: bool) -> Result<Launch, StartError> {
@@ -273,88 +268,7 @@ impl LocalAgent {
         })
     }
 
-    /// Connects a running container to one more network.
-    pub(super) async fn join_network(
-        &self,
-        id: &ContainerId,
-        endpoint: &EndpointPlan,
-    ) -> Result<()> {
-        let plan = self
-            .live(id)
-            .ok_or_else(|| Error::conflict(format!("container {id} is not running")))?;
-        let SandboxPlan::Own { endpoints, .. } = &plan.network else {
-            return Err(Error::conflict(format!(
-                "container {id} has no network of its own"
-            )));
-        };
-        let is_free = |name: &String| endpoints.iter().all(|other| other.interface != *name);
-        let interface = (0..)
-            .map(|number| format!("eth{number}"))
-            .find(is_free)
-            .unwrap_or_default();
-        // Where nothing leads out yet, the new network does.
-        let is_default = !endpoints.iter().any(|other| other.is_default);
-        let endpoint = &EndpointPlan {
-            interface,
-            is_default,
-            ..endpoint.clone()
-        };
-        self.networks.attach(id, &link(endpoint)?).await?;
-        let kept = self
-            .change_endpoints(id, |endpoints| endpoints.push(endpoint.clone()))
-            .await;
-        if kept.is_err() {
-            self.networks
-                .detach(id, &endpoint.interface.parse()?)
-                .await?;
-        }
-        kept
-    }
-
-    /// Takes a running container off a network.
-    pub(super) async fn leave_network(&self, id: &ContainerId, network: &NetworkId) -> Result<()> {
-        let plan = self
-            .live(id)
-            .ok_or_else(|| Error::conflict(format!("container {id} is not running")))?;
-        let SandboxPlan::Own { endpoints, .. } = &plan.network else {
-            return Ok(());
-        };
-        for endpoint in endpoints
-            .iter()
-            .filter(|endpoint| endpoint.network.id == *network)
-        {
-            self.networks
-                .detach(id, &endpoint.interface.parse()?)
-                .await?;
-        }
-        self.change_endpoints(id, |endpoints| {
-            endpoints.retain(|endpoint| endpoint.network.id != *network)
-        })
-        .await
-    }
-
-    /// Changes what is kept of a running container's connections.
-    async fn change_endpoints(
-        &self,
-        id: &ContainerId,
-        change: impl FnOnce(&mut Vec<EndpointPlan>),
-    ) -> Result<()> {
-        let kept = self.started_plan(id).await?;
-        let Some(StartedPlan { mut plan, ports }) = kept else {
-            return Err(Error::conflict(format!("container {id} is not running")));
-        };
-        if let SandboxPlan::Own { endpoints, .. } = &mut plan.network {
-            change(endpoints);
-        }
-        let pid = self.pid(id).unwrap_or(0);
-        self.keep_plan(&plan, &ports).await?;
-        if let Some(live) = self.lives().get_mut(id) {
-            live.pid = pid;
-        }
-        Ok(())
-    }
-
-    async fn keep_plan(&self, plan: &Plan, ports: &[Published]) -> Result<()> {
+    pub(super) async fn keep_plan(&self, plan: &Plan, ports: &[Published]) -> Result<()> {
         let kept = StartedPlan {
             plan: plan.clone(),
             ports: ports.to_vec(),
@@ -415,116 +329,6 @@ pub(super) fn start_error(error: runtime::Error) -> StartError {
         exit_code,
         error: error.into(),
     }
-}
-
-/// An endpoint as the kernel shall have it.
-pub(super) fn link(endpoint: &EndpointPlan) -> Result<Endpoint> {
-    let leads_out = endpoint.is_default && !endpoint.network.internal;
-    let gateways = endpoint
-        .network
-        .subnets
-        .iter()
-        .filter_map(|subnet| subnet.gateway);
-    let reachable = |ip: &std::net::IpAddr| endpoint.addresses.iter().any(|own| own.contains(ip));
-    Ok(Endpoint {
-        bridge: endpoint.network.name.clone(),
-        ifname: endpoint.interface.parse()?,
-        addresses: endpoint.addresses.clone(),
-        mac: endpoint.mac,
-        gateways: if leads_out {
-            gateways.filter(reachable).collect()
-        } else {
-            Vec::new()
-        },
-        sysctls: Vec::new(),
-    })
-}
-
-/// Where a plan's published ports lead.
-pub(super) fn target(plan: &Plan, endpoints: &[EndpointPlan]) -> Target {
-    let mut first: Vec<&EndpointPlan> = endpoints.iter().collect();
-    first.sort_by_key(|endpoint| !endpoint.is_default);
-    let addresses = || {
-        first
-            .iter()
-            .flat_map(|endpoint| &endpoint.addresses)
-            .map(ipnet::IpNet::addr)
-    };
-    Target {
-        id: plan.id.clone(),
-        name: plan.name.clone(),
-        endpoint_id: first
-            .first()
-            .map(|endpoint| endpoint.id.clone())
-            .unwrap_or_default(),
-        v4: addresses().find_map(|ip| {
-            if let std::net::IpAddr::V4(ip) = ip {
-                Some(ip)
-            } else {
-                None
-            }
-        }),
-        v6: addresses().find_map(|ip| {
-            if let std::net::IpAddr::V6(ip) = ip {
-                Some(ip)
-            } else {
-                None
-            }
-        }),
-    }
-}
-
-fn wanted_port(port: Port, binding: &PortBinding) -> Result<Publish> {
-    let bad = || {
-        Error::invalid(format!(
-            "invalid port specification: {:?}",
-            binding.host_port
-        ))
-    };
-    let host_ports = match binding.host_port.split_once('-') {
-        _ if binding.host_port.is_empty() => (0, 0),
-        None => binding
-            .host_port
-            .parse()
-            .map(|port| (port, port))
-            .map_err(|_| bad())?,
-        Some((first, last)) => (
-            first.parse().map_err(|_| bad())?,
-            last.parse().map_err(|_| bad())?,
-        ),
-    };
-    let host_ip = Some(&binding.host_ip).filter(|text| !text.is_empty());
-    let host_ip = host_ip
-        .map(|text| {
-            text.parse()
-                .map_err(|_| Error::invalid(format!("invalid IP address: {text}")))
-        })
-        .transpose()?;
-    Ok(Publish {
-        protocol: port.protocol,
-        container_port: port.number,
-        host_ip,
-        host_ports,
-    })
-}
-
-/// Published ports in docker's form.
-pub(super) fn port_map(
-    published: &[Published],
-) -> std::collections::BTreeMap<Port, Vec<PortBinding>> {
-    let mut map = std::collections::BTreeMap::<Port, Vec<PortBinding>>::new();
-    for one in published {
-        let port = Port {
-            number: one.container_port,
-            protocol: one.protocol,
-        };
-        let binding = PortBinding {
-            host_ip: one.host_ip.to_string(),
-            host_port: one.host_port.to_string(),
-        };
-        map.entry(port).or_default().push(binding);
-    }
-    map
 }
 
 /// docker gives height and width; a terminal that nobody measured has none.

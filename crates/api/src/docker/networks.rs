@@ -49,8 +49,10 @@ struct CreateBody {
     attachable: bool,
     ingress: bool,
     config_only: bool,
+    #[serde(rename = "EnableIPv4")]
+    enable_ipv4: Option<bool>,
     #[serde(rename = "EnableIPv6")]
-    enable_ipv6: bool,
+    enable_ipv6: Option<bool>,
     #[serde(rename = "IPAM")]
     ipam: IpamBody,
     options: BTreeMap<String, String>,
@@ -61,6 +63,7 @@ struct CreateBody {
 #[serde(rename_all = "PascalCase", default)]
 struct IpamBody {
     driver: String,
+    options: Option<BTreeMap<String, String>>,
     config: Vec<IpamConfigBody>,
 }
 
@@ -109,7 +112,9 @@ impl CreateBody {
             driver: self.driver,
             internal: self.internal,
             attachable: self.attachable,
+            enable_ipv4: self.enable_ipv4,
             enable_ipv6: self.enable_ipv6,
+            ipam_options: self.ipam.options,
             subnets,
             options: self.options,
             labels: self.labels,

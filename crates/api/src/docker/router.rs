@@ -132,7 +132,7 @@ fn volume_and_network_rows() -> Vec<Route<Engine>> {
         row!(PUT "/volumes/{name}" NotYet("only swarm's cluster volumes can be updated, and kraud is not a swarm"), volumes::update),
         row!(DELETE "/volumes/{name}" Full, volumes::remove),
         row!(GET "/networks" Full, networks::list),
-        row!(POST "/networks/create" Partial("driver bridge only"), networks::create),
+        row!(POST "/networks/create" Partial("drivers bridge and macvlan; no ipvlan, no configuration-only networks, no gateway mode routed"), networks::create),
         row!(POST "/networks/prune" Full, networks::prune),
         row!(GET "/networks/{id}" Full, networks::inspect),
         row!(DELETE "/networks/{id}" Full, networks::remove),

@@ -497,7 +497,9 @@ fn volumes_and_networks() {
         created: Time::from_unix(1, 0),
         driver: "bridge".into(),
         internal: false,
+        enable_ipv4: true,
         enable_ipv6: false,
+        ipam_options: None,
         attachable: false,
         subnets: vec![SubnetView {
             subnet: "172.18.0.0/16".into(),

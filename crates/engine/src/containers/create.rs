@@ -66,6 +66,7 @@ impl Engine {
         }
         let id = ContainerId::random();
         settle_networks(&config, &mut host, &mut endpoints);
+        self.settle_endpoints(&scope.namespace, &mut endpoints)?;
         self.settle_links(scope, &mut host)?;
         self.settle_hostname(scope, &id, &mut config, &host).await?;
         self.settle_defaults(&mut host).await?;

@@ -10,6 +10,9 @@ use types::{
 use super::Container;
 use crate::{Engine, Scope};
 
+/// What the message of a start begins with that failed before the container was connected.
+const NETWORKING: &str = "failed to set up container networking";
+
 impl Engine {
     /// Starts a container. [`Kind::NotModified`] when it runs already.
     pub async fn container_start(&self, scope: &Scope, name: &str) -> Result<()> {
@@ -100,7 +103,7 @@ impl Engine {
         self.links_run(&record).map_err(failed)?;
         let allocated = self
             .connect(container, &record)
-            .map_err(|error| failed(error.context("failed to set up container networking")))?;
+            .map_err(|error| failed(error.context(NETWORKING)))?;
         let plan = self.plan_connected(&record, &allocated).map_err(failed)?;
         let hold = container.early_attaches.load(Ordering::SeqCst) > 0;
         container.starting.send_modify(|count| *count += 1);
@@ -117,11 +120,15 @@ impl Engine {
             },
             self.agent.start(&plan, hold)
         );
+        let unconnected =
+            matches!(&started, Err(failure) if failure.error.message.starts_with(NETWORKING));
+        if !unconnected {
+            for one in &allocated {
+                self.network_event(container, "connect", one);
+            }
+        }
         let started = started.map_err(|failure| (failure.exit_code, failure.error))?;
         desired.map_err(failed)?;
-        for one in &allocated {
-            self.network_event(container, "connect", one);
-        }
         self.mount_events(container, true);
         let first_health = self.first_health(&record);
         self.observe(container, |observed| {

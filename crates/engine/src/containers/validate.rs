@@ -145,7 +145,10 @@ pub(super) fn endpoints(
             );
         }
         if !wrong.is_empty() {
-            let name = if name.is_empty() { "default" } else { name };
+            let name = match name {
+                "" | "default" => "bridge",
+                other => other,
+            };
             return Err(Error::invalid(format!(
                 "invalid config for network {name}: invalid endpoint settings:\n{}",
                 wrong.join("\n")

@@ -6,14 +6,18 @@ use std::{
 };
 
 use ipnet::IpNet;
-use network::{Subnet, ipam};
+use network::{MacvlanMode, Subnet, ipam};
 use store::{Guard, Txn};
 use types::{
-    Error, Filters, NetworkId, NetworkName, Result, Time, container::EndpointSettings,
+    Error, Filters, Namespace, NetworkId, NetworkName, Result, Time, container::EndpointSettings,
     record::encode,
 };
 
-use super::{bridge, parse_subnet, pools_of, subnet_record};
+use super::{
+    bridge,
+    config::{self, ENABLE_V4, ENABLE_V6},
+    parse_subnet, pools_of, subnet_record,
+};
 use crate::{
     Engine, Scope,
     record::{NetworkRecord, SubnetRecord, key},
@@ -21,37 +25,76 @@ use crate::{
     view::Pruned,
 };
 
+/// A choice of a create: the field of the request, else a driver option, else the default.
+fn choice(
+    field: Option<bool>,
+    options: &mut BTreeMap<String, String>,
+    name: &str,
+    default: bool,
+) -> Result<bool> {
+    match (field, options.get(name)) {
+        (Some(said), _) => {
+            options.remove(name);
+            Ok(said)
+        }
+        (None, Some(text)) => config::boolean(text)
+            .ok_or_else(|| Error::invalid(format!("driver-opt {name:?} is not a valid bool"))),
+        (None, None) => Ok(default),
+    }
+}
+
+/// A gateway must be an address that a host can have.
+fn check_gateway(subnet: &Subnet) -> Result<()> {
+    let net = subnet.net;
+    let small = net.max_prefix_len() - net.prefix_len() < 2;
+    let taken =
+        |ip: std::net::IpAddr| ip == net.network() || (ip.is_ipv4() && ip == net.broadcast());
+    match subnet.gateway {
+        Some(ip) if !small && taken(ip) => Err(Error::system(format!(
+            "failed to allocate gateway ({ip}): Address already in use"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 impl Engine {
-    /// Makes a bridge network; returns its id and a warning, which may be empty.
+    /// Makes a network; returns its id and a warning, which may be empty.
     pub async fn network_create(
         &self,
         scope: &Scope,
         request: NetworkCreate,
     ) -> Result<(NetworkId, String)> {
         let name: NetworkName = request.name.parse()?;
-        let driver = if request.driver.is_empty() {
-            "bridge"
-        } else {
-            request.driver.as_str()
+        let driver = match request.driver.as_str() {
+            "" => "bridge".to_owned(),
+            other => other.to_owned(),
         };
+        let driver = driver.as_str();
         if matches!(name.as_str(), "bridge" | "host" | "none" | "default") {
             return Err(Error::forbidden(format!(
-                "operation is not permitted on predefined {name} network"
+                "operation is not permitted on predefined {name} network "
             )));
         }
         match driver {
-            "bridge" => {}
+            "bridge" | "macvlan" => {}
             "host" | "null" => {
                 return Err(Error::forbidden(format!(
                     "only one instance of \"{driver}\" network is allowed"
                 )));
             }
+            "overlay" => {
+                return Err(Error::forbidden(
+                    "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+                ));
+            }
             other => {
                 return Err(Error::not_found(format!(
-                    "could not find plugin {other} in v1 plugin registry: plugin not found: this kraud has the network driver bridge"
+                    "could not find plugin {other} in v1 plugin registry: plugin not found: this kraud has the network drivers bridge and macvlan"
                 )));
             }
         }
+        // One at a time: two must not take the same name, subnet or bridge.
+        let _alone = self.networks.creating.lock().await;
         if self
             .networks
             .of(&scope.namespace)
@@ -62,9 +105,10 @@ impl Engine {
                 "network with name {name} already exists"
             )));
         }
-        let record = self.new_network(&name, request).await?;
+        let record = self.new_network(&name, driver, request).await?;
         let made = bridge(&record)?;
         let pools = pools_of(&record, &made)?;
+        self.check_conflicts(&record, &made)?;
         self.agent.network_ensure(&made).await?;
         let key = key::network(&scope.namespace, &record.id);
         if let Err(error) = self
@@ -87,7 +131,7 @@ impl Engine {
         let id = record.id.clone();
         let attributes = BTreeMap::from([
             ("name".to_owned(), record.name.clone()),
-            ("type".to_owned(), "bridge".to_owned()),
+            ("type".to_owned(), record.driver.clone()),
         ]);
         self.networks
             .index
@@ -107,10 +151,54 @@ impl Engine {
     async fn new_network(
         &self,
         name: &NetworkName,
-        request: NetworkCreate,
+        driver: &str,
+        mut request: NetworkCreate,
     ) -> Result<NetworkRecord> {
         let id = NetworkId::random();
-        let used: Vec<IpNet> = {
+        let v4 = choice(request.enable_ipv4, &mut request.options, ENABLE_V4, true)?;
+        let v6 = choice(request.enable_ipv6, &mut request.options, ENABLE_V6, false)?;
+        config::check_subnets(&request.subnets, v6)?;
+        if !v4 && !v6 {
+            return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
+        }
+        let bridge = match driver {
+            "bridge" => {
+                let wanted = request.options.get(config::BRIDGE_NAME);
+                let wanted = wanted.filter(|name| !name.is_empty()).cloned();
+                wanted.unwrap_or_else(|| format!("kr-{}", id.short()))
+            }
+            // Only a key: there is no bridge.
+            _ => format!("kr-{}", id.short()),
+        };
+        let mut record = NetworkRecord {
+            bridge,
+            id,
+            name: name.to_string(),
+            created: Time::now(),
+            driver: driver.to_owned(),
+            internal: request.internal,
+            attachable: request.attachable,
+            enable_ipv6: v6,
+            no_ipv4: !v4,
+            ipam_options: request.ipam_options,
+            subnets: Vec::new(),
+            options: request.options,
+            labels: request.labels,
+            builtin: false,
+        };
+        // Before subnets are looked for: what is wrong with the options comes first.
+        super::bridge(&record)?;
+        record.subnets = self.new_subnets(&record, &request.subnets).await?;
+        Ok(record)
+    }
+
+    /// The subnets of a new network: those asked for, and one for each family that has none.
+    async fn new_subnets(
+        &self,
+        record: &NetworkRecord,
+        wanted: &[SubnetRecord],
+    ) -> Result<Vec<SubnetRecord>> {
+        let mut used: Vec<IpNet> = {
             let pools = self
                 .networks
                 .pools
@@ -118,60 +206,111 @@ impl Engine {
                 .unwrap_or_else(PoisonError::into_inner);
             pools.values().flatten().map(ipam::Pool::net).collect()
         };
+        let spoken = |net: &IpNet| match net {
+            IpNet::V4(_) => !record.no_ipv4,
+            IpNet::V6(_) => record.enable_ipv6,
+        };
         let mut subnets = Vec::new();
-        for wanted in &request.subnets {
+        let (mut has_v4, mut has_v6) = (false, false);
+        for wanted in wanted {
             let subnet = parse_subnet(wanted)?;
-            if wanted
-                .subnet
-                .parse::<IpNet>()
-                .is_ok_and(|net| net.trunc() != net)
-            {
-                return Err(Error::invalid(format!(
-                    "invalid network config:\ninvalid subnet {}: it should be {}",
-                    wanted.subnet, subnet.net
-                )));
+            if !spoken(&subnet.net) {
+                subnets.push(wanted.clone());
+                continue;
             }
             if used.iter().any(|other| ipam::overlap(other, &subnet.net)) {
                 return Err(Error::forbidden(
                     "invalid pool request: Pool overlaps with other one on this address space",
                 ));
             }
+            check_gateway(&subnet)?;
+            used.push(subnet.net);
+            match subnet.net {
+                IpNet::V4(_) => has_v4 = true,
+                IpNet::V6(_) => has_v6 = true,
+            }
             subnets.push(SubnetRecord {
                 aux: wanted.aux.clone(),
                 ..subnet_record(&subnet)
             });
         }
-        if !subnets.iter().any(|subnet| subnet.subnet.contains('.')) {
-            let mut occupied = self.agent.network_occupied().await?;
-            occupied.extend(used);
-            let net = ipam::choose(&ipam::default_pools(), &occupied)?;
-            subnets.insert(
-                0,
-                subnet_record(&ipam::complete(&Subnet {
-                    net,
-                    gateway: None,
-                    range: None,
-                })?),
-            );
+        if (!record.no_ipv4 && !has_v4) || (record.enable_ipv6 && !has_v6) {
+            used.extend(self.agent.network_occupied().await?);
         }
-        let bridge = request
-            .options
-            .get("com.docker.network.bridge.name")
-            .cloned();
-        Ok(NetworkRecord {
-            bridge: bridge.unwrap_or_else(|| format!("kr-{}", id.short())),
-            id,
-            name: name.to_string(),
-            created: Time::now(),
-            driver: "bridge".into(),
-            internal: request.internal,
-            attachable: request.attachable,
-            enable_ipv6: request.enable_ipv6,
-            subnets,
-            options: request.options,
-            labels: request.labels,
-            builtin: false,
-        })
+        let fresh = |net| {
+            ipam::complete(&Subnet {
+                net,
+                gateway: None,
+                range: None,
+            })
+        };
+        if !record.no_ipv4 && !has_v4 {
+            let net = ipam::choose(&self.settings.pools_v4(), &used)?;
+            subnets.insert(0, subnet_record(&fresh(net)?));
+        }
+        if record.enable_ipv6 && !has_v6 {
+            let net = ipam::choose(&self.settings.pools_v6(&self.networks.seed()), &used)?;
+            subnets.push(subnet_record(&fresh(net)?));
+        }
+        Ok(subnets)
+    }
+
+    /// Refuses what another network has already: a bridge, or the whole of an interface.
+    fn check_conflicts(&self, record: &NetworkRecord, made: &network::Bridge) -> Result<()> {
+        let others: Vec<_> = {
+            let index = self
+                .networks
+                .index
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
+            index.values().cloned().collect()
+        };
+        for other in others.iter().filter(|other| other.has_addresses()) {
+            if other.bridge == record.bridge {
+                return Err(Error::forbidden(format!(
+                    "cannot create network {} ({}): conflicts with network {} ({}): networks have same bridge name",
+                    record.id, record.bridge, other.id, other.bridge
+                )));
+            }
+            let known = bridge(other).ok().and_then(|bridge| bridge.macvlan);
+            let (Some(mine), Some(known)) = (&made.macvlan, known) else {
+                continue;
+            };
+            if mine.parent != known.parent {
+                continue;
+            }
+            if mine.mode == MacvlanMode::Passthru {
+                return Err(Error::system(format!(
+                    "cannot use mode passthru, macvlan network {} is already using parent interface {}",
+                    other.id, mine.parent
+                )));
+            }
+            if known.mode == MacvlanMode::Passthru {
+                return Err(Error::system(format!(
+                    "macvlan network {} is already using parent interface {} in mode passthru",
+                    other.id, mine.parent
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The endpoints that keep a network from being removed, as docker lists them.
+    fn active_endpoints(&self, namespace: &Namespace, record: &NetworkRecord) -> Vec<String> {
+        let mut list = Vec::new();
+        for container in self.containers.of(namespace) {
+            let observed = container.observed.borrow();
+            let endpoint = observed.endpoints.get(&record.name);
+            if let Some(endpoint) = endpoint.filter(|_| observed.state.is_running()) {
+                let id: String = endpoint.endpoint_id.chars().take(12).collect();
+                list.push(format!(
+                    "name:{:?} id:{id:?}",
+                    container.record().name.as_str()
+                ));
+            }
+        }
+        list.sort();
+        list
     }
 
     /// Removes a network that no running container is on.
@@ -183,10 +322,12 @@ impl Engine {
                 record.name
             )));
         }
-        if self.network_in_use(&scope.namespace, &record) {
+        let active = self.active_endpoints(&scope.namespace, &record);
+        if !active.is_empty() {
             return Err(Error::forbidden(format!(
-                "error while removing network: network {} has active endpoints",
-                record.name
+                "error while removing network: network {} has active endpoints ({})",
+                record.name,
+                active.join(", ")
             )));
         }
         self.agent.network_remove(&bridge(&record)?).await?;
@@ -205,7 +346,7 @@ impl Engine {
             .remove(&(scope.namespace.clone(), record.id.clone()));
         let attributes = BTreeMap::from([
             ("name".to_owned(), record.name.clone()),
-            ("type".to_owned(), "bridge".to_owned()),
+            ("type".to_owned(), record.driver.clone()),
         ]);
         self.events.publish(
             &scope.namespace,
@@ -250,16 +391,23 @@ impl Engine {
         let _op = container.op.lock().await;
         let record = container.record();
         if record.shares_network() {
-            return Err(Error::forbidden(
-                "container sharing network namespace with another container or host cannot be connected to any other network",
-            ));
+            return Err(Error::invalid(match record.host.network_mode.as_str() {
+                "none" => {
+                    "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+                }
+                _ => {
+                    "container sharing network namespace with another container or host cannot be connected to any other network"
+                }
+            }));
         }
-        if network.driver != "bridge" {
-            return Err(Error::forbidden(format!(
-                "container cannot be connected to {0} network - container must be created in {0} mode",
-                network.name
-            )));
+        if !network.has_addresses() {
+            return Err(Error::invalid(if network.driver == "null" {
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+            } else {
+                "cannot connect container to host network - container must be created in host network mode"
+            }));
         }
+        config::check_endpoint(&network, &wanted)?;
         if record.endpoints.contains_key(&network.name) {
             return Err(Error::forbidden(format!(
                 "endpoint with name {} already exists in network {}",
@@ -267,13 +415,17 @@ impl Engine {
             )));
         }
         if container.is_running() {
-            let one = self.connect_one(&container, &record, &network.name, &wanted, None)?;
-            if let Err(error) = self.agent.network_join(&container.id, &one.plan).await {
-                self.networks
-                    .release(&network.id, one.plan.addresses.iter().map(IpNet::addr));
-                return Err(error);
-            }
+            let one = self.connect_one(&container, &record, &network.name, &wanted)?;
+            let ports = match self.agent.network_join(&container.id, &one.plan).await {
+                Ok(ports) => ports,
+                Err(error) => {
+                    self.networks
+                        .release(&network.id, one.plan.addresses.iter().map(IpNet::addr));
+                    return Err(error);
+                }
+            };
             self.observe(&container, |observed| {
+                observed.ports = ports;
                 observed
                     .endpoints
                     .insert(one.name.clone(), one.settings.clone());
@@ -297,21 +449,22 @@ impl Engine {
         let container = self.container(scope, container)?;
         let _op = container.op.lock().await;
         if !container.record().endpoints.contains_key(&network.name) {
-            return Err(Error::forbidden(format!(
+            return Err(Error::system(format!(
                 "container {} is not connected to network {}",
                 container.id, network.name
             )));
         }
-        if network.driver != "bridge" {
-            return Err(Error::forbidden(format!(
+        if network.driver == "host" {
+            return Err(Error::invalid(format!(
                 "container cannot be disconnected from {} network - container can only be connected to it when it is created",
                 network.name
             )));
         }
         if container.is_running() {
-            self.agent.network_leave(&container.id, &network.id).await?;
+            let ports = self.agent.network_leave(&container.id, &network.id).await?;
             let mut left = None;
             self.observe(&container, |observed| {
+                observed.ports = ports;
                 left = observed.endpoints.remove(&network.name)
             });
             if let Some(endpoint) = left {

@@ -1,5 +1,8 @@
-//! Networks and who is on them: names, addresses, endpoints.
+//! Networks: their records, the names they are found by, and the addresses in use.
 
+mod config;
+mod endpoints;
+mod list;
 mod manage;
 
 use std::{
@@ -10,17 +13,17 @@ use std::{
 
 use agent::{EndpointPlan, NodeAgent};
 use ipnet::IpNet;
-use network::{Bridge, Mac, Subnet, ipam};
+use network::{Bridge, Subnet, ipam};
 use store::{Store, Txn};
 use types::{
-    Error, Filters, Namespace, NetworkId, Result, Time, container::EndpointSettings, record::encode,
+    Error, Namespace, NetworkId, Result, Time, container::EndpointSettings, record::encode,
 };
 
+use config::{BridgeOptions, GatewayMode};
+
 use crate::{
-    Engine, Scope, Settings,
-    containers::Container,
-    record::{ContainerRecord, NetworkRecord, SubnetRecord, key},
-    view::{NetworkMember, NetworkView, SubnetView},
+    Engine, Settings,
+    record::{NetworkRecord, SubnetRecord, key},
 };
 
 /// A container's connection that has its addresses.
@@ -37,6 +40,8 @@ pub(crate) struct Allocated {
 pub(crate) struct Networks {
     index: RwLock<HashMap<(Namespace, NetworkId), Arc<NetworkRecord>>>,
     pools: Mutex<HashMap<NetworkId, Vec<ipam::Pool>>>,
+    /// Held while a network is made.
+    creating: tokio::sync::Mutex<()>,
 }
 
 impl Networks {
@@ -66,14 +71,22 @@ impl Networks {
             }
         }
         let mut pools = HashMap::new();
-        for record in index.values().filter(|record| record.driver == "bridge") {
+        for record in index.values().filter(|record| record.has_addresses()) {
             let bridge = bridge(record)?;
-            agent.network_ensure(&bridge).await?;
             pools.insert(record.id.clone(), pools_of(record, &bridge)?);
+            match agent.network_ensure(&bridge).await {
+                // An interface of the operator's that is not there (yet) concerns only the
+                // containers that want it.
+                Err(error) if bridge.macvlan.is_some() => {
+                    tracing::warn!(network = record.name, %error, "a network is not usable");
+                }
+                other => other?,
+            }
         }
         Ok(Self {
             index: RwLock::new(index),
             pools: Mutex::new(pools),
+            creating: tokio::sync::Mutex::default(),
         })
     }
 
@@ -127,26 +140,21 @@ impl Networks {
             } else {
                 &fixed.ipv6_address
             };
-            let family = |pool: &&mut ipam::Pool| pool.net().addr().is_ipv4() == is_v4;
+            let mut of_family: Vec<_> = pools
+                .iter_mut()
+                .filter(|pool| pool.net().addr().is_ipv4() == is_v4)
+                .collect();
             let result = if text.is_empty() {
-                pools
-                    .iter_mut()
-                    .find(family)
-                    .map(ipam::Pool::allocate)
-                    .transpose()
+                next_free(record, &mut of_family, if is_v4 { 4 } else { 6 })
             } else {
                 let ip: IpAddr = text
                     .parse()
                     .map_err(|_| Error::invalid(format!("invalid IP address: {text}")))?;
-                match pools
-                    .iter_mut()
-                    .filter(family)
-                    .find(|pool| pool.net().contains(&ip))
-                {
+                match of_family.iter_mut().find(|pool| pool.net().contains(&ip)) {
                     Some(pool) => pool.reserve(ip).map(Some),
-                    None => Err(Error::invalid(
-                        "no configured subnet or ip-range contain the IP address",
-                    )),
+                    None => Err(Error::invalid(format!(
+                        "no configured subnet or ip-range contain the IP address {ip}"
+                    ))),
                 }
             };
             match result {
@@ -167,6 +175,16 @@ impl Networks {
         }
     }
 
+    /// What this installation's private IPv6 range is made of: stays the same, and is nobody
+    /// else's.
+    fn seed(&self) -> String {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let ids = index.values().filter(|record| record.builtin);
+        ids.map(|record| record.id.to_string())
+            .min()
+            .unwrap_or_default()
+    }
+
     /// Called once every living container has its addresses reserved again.
     pub(crate) fn after_recovery(&self, engine: &Engine) {
         let used: usize = self
@@ -185,6 +203,27 @@ impl Networks {
     }
 }
 
+/// The next free address of the first pool that has one; none where there is no pool.
+fn next_free(
+    record: &NetworkRecord,
+    pools: &mut [&mut ipam::Pool],
+    version: u8,
+) -> Result<Option<IpNet>> {
+    if pools.is_empty() {
+        return Ok(None);
+    }
+    pools
+        .iter_mut()
+        .find_map(|pool| pool.allocate().ok())
+        .map(Some)
+        .ok_or_else(|| {
+            Error::system(format!(
+                "no available IPv{version} addresses on this network's address pools: {} ({})",
+                record.name, record.id
+            ))
+        })
+}
+
 fn release(pools: &mut [ipam::Pool], addresses: impl Iterator<Item = IpAddr>) {
     for address in addresses {
         for pool in pools
@@ -199,7 +238,7 @@ fn release(pools: &mut [ipam::Pool], addresses: impl Iterator<Item = IpAddr>) {
 /// The three networks that every docker has.
 async fn builtin(settings: &Settings, agent: &dyn NodeAgent) -> Result<Vec<NetworkRecord>> {
     let subnet = if settings.bridge_subnet.is_empty() {
-        ipam::choose(&ipam::default_pools(), &agent.network_occupied().await?)?
+        ipam::choose(&settings.pools_v4(), &agent.network_occupied().await?)?
     } else {
         settings.bridge_subnet.parse().map_err(|_| {
             Error::invalid(format!(
@@ -221,6 +260,8 @@ async fn builtin(settings: &Settings, agent: &dyn NodeAgent) -> Result<Vec<Netwo
         internal: false,
         attachable: false,
         enable_ipv6: false,
+        no_ipv4: false,
+        ipam_options: None,
         bridge: String::new(),
         subnets: Vec::new(),
         options: BTreeMap::new(),
@@ -263,32 +304,55 @@ fn pools_of(record: &NetworkRecord, bridge: &Bridge) -> Result<Vec<ipam::Pool>> 
         .iter()
         .map(ipam::Pool::new)
         .collect::<Result<Vec<_>>>()?;
-    for address in record.subnets.iter().flat_map(|subnet| subnet.aux.values()) {
-        let ip: IpAddr = address
-            .parse()
-            .map_err(|_| Error::invalid(format!("invalid aux address: {address}")))?;
-        pools
-            .iter_mut()
-            .find(|pool| pool.net().contains(&ip))
-            .ok_or_else(|| Error::invalid(format!("no matching subnet for aux-address {address}")))?
-            .reserve(ip)?;
+    let aux = record.subnets.iter().flat_map(|subnet| &subnet.aux);
+    for (name, address) in aux {
+        let failed = |why: &dyn std::fmt::Display| {
+            Error::system(format!(
+                "failed to allocate secondary ip address ({name}:{address}): {why}"
+            ))
+        };
+        let ip: IpAddr = address.parse().map_err(|error| failed(&error))?;
+        // None: of a family that the network does not speak.
+        if let Some(pool) = pools.iter_mut().find(|pool| pool.net().contains(&ip)) {
+            pool.reserve(ip).map_err(|error| failed(&error.message))?;
+        }
     }
     Ok(pools)
 }
 
 /// A record as the node's network crate wants it.
 fn bridge(record: &NetworkRecord) -> Result<Bridge> {
-    let subnets = record
-        .subnets
-        .iter()
-        .map(parse_subnet)
-        .collect::<Result<_>>()?;
+    let options = BridgeOptions::parse(&record.options, record.internal)?;
+    let mut subnets = Vec::new();
+    for subnet in &record.subnets {
+        let mut subnet = parse_subnet(subnet)?;
+        let (spoken, mode) = match subnet.net {
+            IpNet::V4(_) => (!record.no_ipv4, options.modes[0]),
+            IpNet::V6(_) => (record.enable_ipv6, options.modes[1]),
+        };
+        if mode == GatewayMode::Isolated {
+            subnet.gateway = None;
+        }
+        if spoken {
+            subnets.push(subnet);
+        }
+    }
     let mut bridge = Bridge::new(record.id.clone(), record.bridge.parse()?, subnets);
-    let option = |name: &str| record.options.get(name).map(String::as_str);
-    bridge.mtu = option("com.docker.network.driver.mtu").and_then(|text| text.parse().ok());
-    bridge.icc = option("com.docker.network.bridge.enable_icc") != Some("false");
-    bridge.masquerade = option("com.docker.network.bridge.enable_ip_masquerade") != Some("false");
+    if record.driver == "macvlan" {
+        let dummy = format!("dm-{}", record.id.short());
+        let macvlan = config::macvlan(&record.options, &dummy)?;
+        // Without a wire nothing leads out.
+        bridge.internal = record.internal || macvlan.parent.as_str() == dummy;
+        bridge.macvlan = Some(macvlan);
+        return Ok(bridge);
+    }
+    bridge.mtu = options.mtu;
+    bridge.icc = options.icc;
+    bridge.masquerade = options.masquerade;
     bridge.internal = record.internal;
+    bridge.unprotected = options.modes.contains(&GatewayMode::Unprotected);
+    bridge.binding = options.binding;
+    bridge.prefix = options.prefix;
     Ok(bridge)
 }
 
@@ -313,316 +377,4 @@ fn parse_subnet(record: &SubnetRecord) -> Result<Subnet> {
         gateway,
         range,
     })
-}
-
-/// An endpoint as inspect shows it.
-fn shown(
-    record: &NetworkRecord,
-    wanted: &EndpointSettings,
-    plan: &EndpointPlan,
-) -> EndpointSettings {
-    let mut settings = EndpointSettings {
-        network_id: record.id.to_string(),
-        endpoint_id: plan.id.clone(),
-        mac_address: plan.mac.to_string(),
-        ..wanted.clone()
-    };
-    for address in &plan.addresses {
-        let subnet = plan
-            .network
-            .subnets
-            .iter()
-            .find(|subnet| subnet.net.contains(&address.addr()));
-        let gateway = subnet
-            .and_then(|subnet| subnet.gateway)
-            .map(|ip| ip.to_string())
-            .unwrap_or_default();
-        if address.addr().is_ipv4() {
-            settings.ip_address = address.addr().to_string();
-            settings.ip_prefix_len = address.prefix_len();
-            settings.gateway = gateway;
-        } else {
-            settings.global_ipv6_address = address.addr().to_string();
-            settings.global_ipv6_prefix_len = address.prefix_len();
-            settings.ipv6_gateway = gateway;
-        }
-    }
-    settings
-}
-
-impl Engine {
-    /// Gives a container its addresses on all its networks. Undone by [`Engine::disconnect`].
-    pub(crate) fn connect(
-        &self,
-        container: &Container,
-        record: &ContainerRecord,
-    ) -> Result<Vec<Allocated>> {
-        let mut allocated = Vec::new();
-        if record.shares_network() {
-            return Ok(allocated);
-        }
-        let mode = record.host.network_mode.as_str();
-        let mut networks: Vec<_> = record.endpoints.iter().collect();
-        // The network that the container was made for leads out; it is the first interface.
-        networks.sort_by_key(|(name, _)| name.as_str() != mode);
-        for (number, (name, wanted)) in networks.into_iter().enumerate() {
-            let result = self.connect_one(container, record, name, wanted, Some(number));
-            match result {
-                Ok(one) => allocated.push(one),
-                Err(error) => {
-                    for one in &allocated {
-                        self.networks.release(
-                            &one.plan.network.id,
-                            one.plan.addresses.iter().map(IpNet::addr),
-                        );
-                    }
-                    return Err(error);
-                }
-            }
-        }
-        // Kept at once, so that whatever fails from here on is given back.
-        container.observed.send_modify(|observed| {
-            observed.endpoints = allocated
-                .iter()
-                .map(|one| (one.name.clone(), one.settings.clone()))
-                .collect();
-        });
-        Ok(allocated)
-    }
-
-    fn connect_one(
-        &self,
-        container: &Container,
-        record: &ContainerRecord,
-        name: &str,
-        wanted: &EndpointSettings,
-        number: Option<usize>,
-    ) -> Result<Allocated> {
-        let network = self.networks.find(&container.namespace, name)?;
-        if network.driver != "bridge" {
-            return Err(Error::invalid(format!(
-                "container cannot be connected to {} network {name} together with others",
-                network.driver
-            )));
-        }
-        let mac_text = if wanted.mac_address.is_empty() {
-            &record.config.mac_address
-        } else {
-            &wanted.mac_address
-        };
-        let mac = if mac_text.is_empty() {
-            None
-        } else {
-            Some(mac_text.parse::<Mac>()?)
-        };
-        let addresses = self.networks.allocate(&network, wanted)?;
-        let mac = mac.unwrap_or_else(|| match addresses.first().map(IpNet::addr) {
-            Some(IpAddr::V4(ip)) => Mac::of_v4(ip),
-            Some(IpAddr::V6(ip)) => Mac::of_v6(ip),
-            None => Mac([2, 0x42, 0, 0, 0, 1]),
-        });
-        let plan = EndpointPlan {
-            id: types::id::random_hex(),
-            name: network.name.clone(),
-            network: bridge(&network)?,
-            addresses,
-            mac,
-            interface: number
-                .map(|number| format!("eth{number}"))
-                .unwrap_or_default(),
-            is_default: number == Some(0),
-        };
-        let settings = shown(&network, wanted, &plan);
-        Ok(Allocated {
-            name: network.name.clone(),
-            plan,
-            settings,
-        })
-    }
-
-    /// Gives back a container's addresses.
-    pub(crate) fn disconnect(&self, container: &Container) {
-        let endpoints = container.observed.borrow().endpoints.clone();
-        for (name, endpoint) in &endpoints {
-            let Ok(id) = endpoint.network_id.parse::<NetworkId>() else {
-                continue;
-            };
-            let addresses = [&endpoint.ip_address, &endpoint.global_ipv6_address];
-            self.networks.release(
-                &id,
-                addresses.into_iter().filter_map(|text| text.parse().ok()),
-            );
-            if container.is_running() {
-                self.emit_network_event(container, "disconnect", name, id.as_str());
-            }
-        }
-        container
-            .observed
-            .send_modify(|observed| observed.endpoints.clear());
-    }
-
-    /// Marks the addresses of a container that was found running as taken.
-    pub(crate) fn reserve(&self, container: &Container, endpoints: &[EndpointPlan]) {
-        let mut pools = self
-            .networks
-            .pools
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        for endpoint in endpoints {
-            for address in &endpoint.addresses {
-                let pool = pools
-                    .get_mut(&endpoint.network.id)
-                    .into_iter()
-                    .flatten()
-                    .find(|pool| pool.net().contains(&address.addr()));
-                if let Some(Err(error)) = pool.map(|pool| pool.reserve(address.addr())) {
-                    tracing::warn!(id = %container.id, %address, %error, "a running container's address could not be reserved again");
-                }
-            }
-        }
-    }
-
-    /// Endpoints as inspect shows them, rebuilt from how a container was started.
-    pub(crate) fn settings_of(
-        &self,
-        container: &Container,
-        endpoints: &[EndpointPlan],
-    ) -> BTreeMap<String, EndpointSettings> {
-        let record = container.record();
-        let mut all = BTreeMap::new();
-        for plan in endpoints {
-            let Ok(network) = self.networks.find(&container.namespace, &plan.name) else {
-                continue;
-            };
-            let wanted = record
-                .endpoints
-                .get(&plan.name)
-                .cloned()
-                .unwrap_or_default();
-            all.insert(plan.name.clone(), shown(&network, &wanted, plan));
-        }
-        all
-    }
-
-    pub(crate) fn network_event(&self, container: &Container, action: &str, endpoint: &Allocated) {
-        self.emit_network_event(
-            container,
-            action,
-            &endpoint.name,
-            endpoint.plan.network.id.as_str(),
-        );
-    }
-
-    fn emit_network_event(&self, container: &Container, action: &str, name: &str, id: &str) {
-        let attributes = [
-            ("container", container.id.as_str()),
-            ("name", name),
-            ("type", "bridge"),
-        ];
-        let attributes = attributes
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect();
-        self.events
-            .publish(&container.namespace, "network", action, id, attributes);
-    }
-
-    fn network_view(&self, namespace: &Namespace, record: &NetworkRecord) -> NetworkView {
-        let mut containers = BTreeMap::new();
-        for container in self.containers.of(namespace) {
-            let observed = container.observed.borrow();
-            let endpoint = observed
-                .endpoints
-                .get(&record.name)
-                .filter(|_| observed.state.is_running());
-            let Some(endpoint) = endpoint else { continue };
-            let with_prefix = |address: &str, prefix: u8| {
-                if address.is_empty() {
-                    String::new()
-                } else {
-                    format!("{address}/{prefix}")
-                }
-            };
-            let member = NetworkMember {
-                name: container.record().name.to_string(),
-                endpoint_id: endpoint.endpoint_id.clone(),
-                mac_address: endpoint.mac_address.clone(),
-                ipv4_address: with_prefix(&endpoint.ip_address, endpoint.ip_prefix_len),
-                ipv6_address: with_prefix(
-                    &endpoint.global_ipv6_address,
-                    endpoint.global_ipv6_prefix_len,
-                ),
-            };
-            containers.insert(container.id.clone(), member);
-        }
-        NetworkView {
-            id: record.id.clone(),
-            name: record.name.clone(),
-            created: record.created,
-            driver: record.driver.clone(),
-            internal: record.internal,
-            enable_ipv6: record.enable_ipv6,
-            attachable: record.attachable,
-            subnets: record
-                .subnets
-                .iter()
-                .map(|subnet| SubnetView {
-                    subnet: subnet.subnet.clone(),
-                    gateway: subnet.gateway.clone(),
-                    ip_range: subnet.ip_range.clone(),
-                    aux: subnet.aux.clone(),
-                })
-                .collect(),
-            options: record.options.clone(),
-            labels: record.labels.clone(),
-            containers,
-        }
-    }
-
-    /// A network.
-    pub fn network_inspect(&self, scope: &Scope, name: &str) -> Result<NetworkView> {
-        let record = self.networks.find(&scope.namespace, name)?;
-        Ok(self.network_view(&scope.namespace, &record))
-    }
-
-    /// Networks of the namespace, oldest first.
-    pub fn network_list(&self, scope: &Scope, filters: &Filters) -> Result<Vec<NetworkView>> {
-        filters.only(&["dangling", "driver", "id", "label", "name", "scope", "type"])?;
-        let dangling = filters.boolean("dangling")?;
-        for kind in filters.values("type") {
-            if !matches!(kind.as_str(), "builtin" | "custom") {
-                return Err(Error::invalid(format!("invalid filter: 'type'='{kind}'")));
-            }
-        }
-        let passes = |record: &NetworkRecord| {
-            filters.any("name", |part| record.name.contains(part))
-                && filters.any("id", |part| record.id.as_str().contains(part))
-                && filters.any("driver", |driver| record.driver == driver)
-                && filters.any("scope", |scope| scope == "local")
-                && filters.any("type", |kind| (kind == "builtin") == record.builtin)
-                && filters.labels("label", |label| {
-                    record.labels.get(label).map(String::as_str)
-                })
-                && dangling.is_none_or(|dangling| {
-                    dangling == (!record.builtin && !self.network_in_use(&scope.namespace, record))
-                })
-        };
-        let records = self.networks.of(&scope.namespace);
-        Ok(records
-            .iter()
-            .filter(|record| passes(record))
-            .map(|record| self.network_view(&scope.namespace, record))
-            .collect())
-    }
-
-    fn network_in_use(&self, namespace: &Namespace, record: &NetworkRecord) -> bool {
-        self.containers.of(namespace).iter().any(|container| {
-            container.is_running()
-                && container
-                    .observed
-                    .borrow()
-                    .endpoints
-                    .contains_key(&record.name)
-        })
-    }
 }

@@ -225,3 +225,27 @@ fn settings_of_an_endpoint() {
         );
     });
 }
+
+#[test]
+fn who_has_a_route_reaches_unprotected_networks() {
+    on_machine(|world| {
+        let mut open = bridge("kraud0", &["172.17.0.0/16"]);
+        open.unprotected = true;
+        world.wait(world.networks.ensure_bridge(&open)).unwrap();
+        let closed = world.bridge("kraud1", &["172.18.0.0/16"]);
+        let (one, two) = (world.container(&open, 2), world.container(&closed, 2));
+        serve(&one.path, 80);
+        serve(&two.path, 80);
+        inside(&world.outside, || {
+            let links = Links::open()?;
+            links.set_default_route(links.index("wan")?, &ip(MACHINE))
+        })
+        .unwrap();
+        assert!(ask(Some(&world.outside), "172.17.0.2:80").is_ok());
+        assert!(ask(Some(&world.outside), "172.18.0.2:80").is_err());
+        assert!(
+            ask(Some(&two.path), "172.17.0.2:80").is_err(),
+            "networks are apart all the same"
+        );
+    });
+}

@@ -68,13 +68,15 @@ pub(super) fn network(view: &NetworkView) -> Network {
         created: view.created.to_string(),
         scope: "local",
         driver: view.driver.clone(),
-        enable_ipv4: true,
+        enable_ipv4: view.enable_ipv4,
         enable_ipv6: view.enable_ipv6,
         ipam: Ipam {
             driver: "default",
-            options: None,
+            options: view.ipam_options.clone(),
             // The drivers host and null have no addresses to give.
-            config: Some(config).filter(|config| !config.is_empty() || view.driver == "bridge"),
+            config: Some(config).filter(|config| {
+                !config.is_empty() || !matches!(view.driver.as_str(), "host" | "null")
+            }),
         },
         internal: view.internal,
         attachable: view.attachable,
