@@ -165,3 +165,26 @@ test_checksums_raw() {
     ok kra volume resize data 48M
     eq "$(raw 'blockdev --getsize64 /dev/volumes/data')" 50331648
 }
+
+# What changed between two states, by whatever a volume is kept on, and the same of the live volume while a container has it.
+differs() {
+    create data "$@"
+    in_volume data 'cd /v; mkdir -p same old/in dir; echo 1 >same/file; echo 1 >old/in/file; echo 1 >touched; echo 1 >mode; echo 1 >"a name"; ln -s touched link; echo 1 >replaced; sync -f .'
+    snap data one
+    in_volume data 'cd /v; rm -r old; echo 2 >>touched; chmod 600 mode; chmod 700 dir; mkdir -p new/in; echo 1 >new/in/file; rm link; ln -s mode link; rm replaced; mkdir replaced; echo 1 >replaced/file; mv "a name" "another name"; sync -f .'
+    snap data two
+    local wanted='+ another name,+ new,+ new/in,+ new/in/file,+ replaced/file,- a name,- old,- old/in,- old/in/file,M dir,M link,M mode,M replaced,M touched'
+    differences() {
+        kra volume diff data "$@" -o json | $PYTHON -c 'import json, sys
+print(",".join(sorted({"added": "+", "removed": "-", "changed": "M"}[c["kind"]] + " " + c["path"] for c in json.load(sys.stdin))))'
+    }
+    eq "$(differences one two)" "$wanted"
+    docker run -d --name user -v data:/v $IMG sleep 1000 >/dev/null
+    eq "$(differences one)" "$wanted"
+    eq "$(differences two)" ''
+    docker rm -f user >/dev/null
+    ok kra volume rm data
+}
+test_differences_files() { differs --size 64M; }
+test_differences_ext4() { differs -c lv2 --size 64M; }
+test_differences_xfs() { differs -c lv2 --size 512M --fs xfs; }

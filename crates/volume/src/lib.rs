@@ -10,6 +10,7 @@
 mod block;
 mod commands;
 pub mod deadline;
+mod diff;
 mod pools;
 mod probe;
 mod watch;
@@ -558,20 +559,19 @@ impl Volumes {
         self.pool(&volume.pool)?.usage(&volume.id)
     }
 
-    /// What changed between two states of a volume of files.
+    /// What changed between two states of a volume. Files of a raw device are not known.
     pub fn diff(
         &self,
         volume: &Volume,
         from: &SnapshotId,
         to: Option<&SnapshotId>,
     ) -> Result<Vec<Change>> {
-        if volume.is_block() {
-            return Err(Error::invalid(format!(
-                "volume {} is a block volume: kraud compares snapshots of file volumes only; look into them with kra volume ls-files and kra volume cp",
-                volume.name
-            )));
+        if !volume.is_block() {
+            return self.pool(&volume.pool)?.diff(&volume.id, from, to);
         }
-        self.pool(&volume.pool)?.diff(&volume.id, from, to)
+        let old = self.use_for(volume, Some(from), "diff")?;
+        let new = self.use_for(volume, to, "diff")?;
+        diff::changes(old.path(), new.path())
     }
 
     /// A volume's or snapshot's directory for short work of our own; given back on drop. For a
