@@ -189,7 +189,14 @@ def bare_file_system(kind, image, nocow=False):
     return mount
 
 
+def settled():
+    """What earlier measurements removed is given back in the background: that ends first."""
+    run("btrfs", "subvolume", "sync", POOL)
+    run("sync")
+
+
 def measure_files():
+    settled()
     create("nfs-data", "nfs", size="10G")
     bare = bare_file_system("btrfs", f"{WORK}/bare.img")
     with Used("nfs-data") as nfs:
@@ -202,6 +209,7 @@ def measure_files():
 
 
 def measure_block():
+    settled()
     create("lv2-data", "lv2", size="20G")
     directory = f"{POOL}/bench"
     bare = bare_file_system("ext4", f"{directory}/bare.img", nocow=True)
@@ -221,6 +229,7 @@ def measure_block():
 
 
 def measure_snapshots():
+    settled()
     create("data", "nfs", size="20G")
     listing, writing = {}, {}
     write = JOBS[2][2]

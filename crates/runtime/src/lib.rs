@@ -73,7 +73,8 @@ struct Inner {
 }
 
 impl Runtime {
-    /// Looks at the machine's control groups and makes the run directory.
+    /// Looks at the machine's control groups, and makes the run directory and, where it has to be
+    /// set up, the group that all others are in.
     pub fn new(settings: Settings) -> Result<Self> {
         let paths = Paths(settings.run_dir.clone());
         for directory in [paths.runtime_root(), paths.containers()] {
@@ -81,6 +82,7 @@ impl Runtime {
                 .map_err(Error::io(format!("create {}", directory.display())))?;
         }
         let cgroups = Cgroups::detect()?;
+        cgroups.prepare(&settings.cgroup_parent)?;
         Ok(Self(Arc::new(Inner {
             settings,
             paths,

@@ -72,6 +72,39 @@ impl Cgroups {
         Ok(Self(Arc::new(Layout::V1 { mounts, hide })))
     }
 
+    /// Makes a group that containers' groups are to be in, where its controller wants it set up:
+    /// a cpuset of v1 begins without processors and memory, and nothing can be put into groups
+    /// below it. OCI runtimes that start side by side would each find it, half set up by another.
+    pub fn prepare(&self, path: &str) -> Result<()> {
+        let Layout::V1 { mounts, .. } = &*self.0 else {
+            return Ok(());
+        };
+        let Some(mount) = mounts.get("cpuset") else {
+            return Ok(());
+        };
+        let mut directory = mount.clone();
+        for part in path.split('/').filter(|part| !part.is_empty()) {
+            let parent = directory.clone();
+            directory.push(part);
+            match fs::create_dir(&directory) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(Error::io(format!(
+                        "create the control group {}",
+                        directory.display()
+                    ))(error));
+                }
+                _ => {}
+            }
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                let own = directory.join(file);
+                if files::text(&own)?.trim().is_empty() {
+                    files::write(&own, files::text(&parent.join(file))?.trim())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// A v2 hierarchy at `root`.
     pub fn v2(root: &Path) -> Self {
         Self(Arc::new(Layout::V2 {
