@@ -268,3 +268,75 @@ test_two_daemons_side_by_side() {
     crash
     eq "$(docker exec same echo alive)" alive
 }
+
+# What the instance has in the kernel's network, one count a line. Links carry the instance as their group, which ip
+# prints as a signed number.
+net_counts() {
+    local id group; id=$(instance_of "$D/data"); group=$((16#$id)); [ $group -lt $((1 << 31)) ] || group=$((group - (1 << 32)))
+    ip -d -o link | grep -e " group $group " >links || true
+    ip -o addr show scope global >addresses
+    awk '/ veth /{v++} / bridge forward_delay/{b++} /: dm-/{d++} END {print "pairs " v+0 "\nbridges " b+0 "\nparents " d+0}' links
+    awk 'NR == FNR {split($2, name, /[:@]/); own[name[1]]; next} $2 in own {n++} END {print "addresses " n+0}' links addresses
+    echo "namespaces $(find "/run/kraud/instances/$id/netns" -type f 2>/dev/null | wc -l)"
+    echo "ports $(nft list map inet "kraud_$id" any4 | grep -v type | grep -o ' : ' | wc -l)"
+    echo "elements $(nft list table inet "kraud_$id" | grep -oE '(elements = \{|,)' | wc -l)"
+}
+
+# What the daemon says there ought to be, in the same form, as far as it can be told.
+net_wanted() {
+    docker network inspect $(docker network ls -q) | jq -r '
+        [.[] | select(.Driver == "bridge")] as $b | [.[] | select(.Driver == "macvlan")] as $m |
+        "pairs \([$b[].Containers | length] | add)", "bridges \($b | length)", "parents \($m | length)",
+        "addresses \([$b[].IPAM.Config | length] | add)"'
+    local running; running=$(docker ps -q)
+    echo "namespaces $(wc -w <<<"$running")"
+    { [ -z "$running" ] || docker inspect $running; } | jq -rs '
+        "ports \([.[][]? | .NetworkSettings.Ports[]? // [] | .[] | select(.HostIp == "0.0.0.0")] | length)"'
+}
+net_agree() { diff <(net_wanted) <(net_counts | sed '/^elements/d') && echo agreed; }
+
+test_random_network_operations_leave_nothing() {
+    docker network create warm >/dev/null; docker network rm warm >/dev/null
+    net_counts >before
+    local op step name net out
+    for step in $(seq "${NET_STEPS:-200}"); do
+        name=c$((RANDOM % 6)) net=n$((RANDOM % 5)) op=$((RANDOM % 20))
+        case $op in
+        0 | 1 | 2) case $net in
+            n4) set -- network create --ipv6 $net ;;
+            n3) set -- network create -d macvlan --subnet 10.231.9.0/24 $net ;;
+            n2) set -- network create --internal $net ;;
+            *) set -- network create $net ;;
+            esac ;;
+        3 | 4) set -- network rm $net ;;
+        5 | 6 | 7) set -- run -d --name $name --network $net -p 80 -p 81/udp $IMG sleep 1000 ;;
+        8) set -- run -d --name $name -p 80 $IMG sleep 1000 ;;
+        9) set -- rm -f $name ;;
+        10) set -- stop -t 0 $name ;;
+        11 | 12) set -- start $name ;;
+        13 | 14 | 15) set -- network connect $net $name ;;
+        16 | 17) set -- network disconnect $net $name ;;
+        *) set -- restart -t 0 $name ;;
+        esac
+        if [ $((RANDOM % 14)) = 0 ]; then
+            # The daemon goes in the middle of it.
+            docker "$@" >/dev/null 2>&1 & moment 150; crash; settle $!
+            until_has 5 agreed net_agree
+        elif ! out=$(docker "$@" 2>&1); then
+            # Most refusals are right: what is not there cannot be had. The kernel's own words are never right.
+            [[ $out != *"os error"* && $out != *"panicked"* ]] || fail "step $step: docker $*: $out"
+        fi
+    done
+    until_has 5 agreed net_agree
+    docker rm -f $(docker ps -aq) >/dev/null
+    docker network prune -f >/dev/null
+    until_eq 5 "$(cat before)" net_counts
+    # Somebody flushes the tables of this machine's other owners, and ours: a start builds ours again.
+    docker run -d --name c1 -p 80 $IMG sh -c 'mkdir /w; echo hello >/w/index.html; exec httpd -f -h /w -p 80' >/dev/null
+    port=$(docker port c1 80 | sed -n 's/^0.0.0.0://p')
+    until_has 5 hello curl -sS "http://127.0.0.1:$port/"
+    nft flush table inet "kraud_$(instance_of "$D/data")"
+    crash
+    until_has 5 agreed net_agree
+    until_has 5 hello curl -sS "http://127.0.0.1:$port/"
+}

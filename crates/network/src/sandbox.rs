@@ -153,10 +153,14 @@ impl Inner {
         let list = || {
             let inode = rustix::fs::fstat(handle)?.st_ino;
             enter(handle).map_err(io::Error::other)?;
-            let veths = Links::open()?
-                .list()?
-                .into_iter()
-                .filter(|link| link.kind == "veth");
+            let links = Links::open()?;
+            let all = links.list()?;
+            // These go at once: until they have gone, nobody else can be up on the same
+            // parent with the same hardware address, the container's own next run included.
+            for link in all.iter().filter(|link| link.kind == "macvlan") {
+                links.remove(&link.name)?;
+            }
+            let veths = all.into_iter().filter(|link| link.kind == "veth");
             let names = veths.filter_map(|link| link.name.parse().ok());
             Ok::<_, io::Error>(
                 names

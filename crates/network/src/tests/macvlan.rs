@@ -51,6 +51,25 @@ fn containers_are_neighbours_of_the_outside() {
 }
 
 #[test]
+fn a_container_restarts_at_once_with_its_address() {
+    on_machine(|world| {
+        let network = on("wan0", MacvlanMode::Bridge, &["192.0.2.0/24"]);
+        world.wait(world.networks.ensure_bridge(&network)).unwrap();
+        let one = world.container(&network, 50);
+        // Something holds the namespace, as a process that ends slowly does.
+        let _held = std::fs::File::open(&one.path).unwrap();
+        for _ in 0..5 {
+            world.wait(async {
+                let networks = &world.networks;
+                networks.delete_sandbox(&one.id).await.unwrap();
+                networks.create_sandbox(&one.id).await.unwrap();
+                networks.attach(&one.id, &one.endpoint).await.unwrap();
+            });
+        }
+    });
+}
+
+#[test]
 fn private_endpoints_are_apart() {
     on_machine(|world| {
         let network = on("wan0", MacvlanMode::Private, &["192.0.2.0/24"]);
