@@ -103,7 +103,7 @@ prepare() {
     need_disk "$REPO" 6000
     mkdir -p "$TOOLS"
     need_packages crun=crun nft=nftables mkfs.btrfs=btrfs-progs mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs busybox=busybox-static ip=iproute2 cc=gcc '/usr/include/stdlib.h=libc6-dev' \
-        curl=curl python3=python3 '/usr/lib/python3*/ensurepip=python3-venv' ps=procps losetup=mount nsenter=util-linux zstd=zstd /usr/bin/tini-static=tini
+        curl=curl jq=jq python3=python3 '/usr/lib/python3*/ensurepip=python3-venv' ps=procps losetup=mount nsenter=util-linux zstd=zstd /usr/bin/tini-static=tini
     need_docker_cli
     unpack_package docker-registry || say "docker-registry is not to be had: its tests will say so"
     need_zfs_fuse || say "zfs-fuse is not to be had: its tests will say so"

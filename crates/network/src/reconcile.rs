@@ -33,7 +33,10 @@ impl Inner {
         self.drop_links(live, &mut report)?;
         for sandbox in live {
             if self.sandboxes.exists(sandbox.id.as_str()) {
-                self.mend(sandbox, &mut report)?;
+                // One container's broken line must not keep the others from being taken up.
+                if let Err(error) = self.mend(sandbox, &mut report) {
+                    tracing::warn!("{error}");
+                }
             } else {
                 report.missing_sandboxes.push(sandbox.id.clone());
             }

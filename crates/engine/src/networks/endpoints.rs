@@ -127,7 +127,9 @@ impl Engine {
                 "cannot connect container to host network - container must be created in host network mode"
             }));
         }
-        let mac_text = if wanted.mac_address.is_empty() {
+        // The container's own address is for the network that it was made for.
+        let is_main = [&network.name, &network.id.to_string()].contains(&&record.host.network_mode);
+        let mac_text = if wanted.mac_address.is_empty() && is_main {
             &record.config.mac_address
         } else {
             &wanted.mac_address

@@ -72,12 +72,15 @@ impl Networks {
         }
         let mut pools = HashMap::new();
         for record in index.values().filter(|record| record.has_addresses()) {
-            let bridge = bridge(record)?;
-            pools.insert(record.id.clone(), pools_of(record, &bridge)?);
-            match agent.network_ensure(&bridge).await {
-                // An interface of the operator's that is not there (yet) concerns only the
-                // containers that want it.
-                Err(error) if bridge.macvlan.is_some() => {
+            let ensure = async {
+                let bridge = bridge(record)?;
+                pools.insert(record.id.clone(), pools_of(record, &bridge)?);
+                agent.network_ensure(&bridge).await
+            };
+            match ensure.await {
+                // What is wrong with a user's network, such as an interface that is not there
+                // (yet), concerns only the containers that want it.
+                Err(error) if !record.builtin => {
                     tracing::warn!(network = record.name, %error, "a network is not usable");
                 }
                 other => other?,
