@@ -277,6 +277,9 @@ pub trait NodeAgent: volumes::NodeVolumes {
     async fn network_ensure(&self, network: &network::Bridge) -> Result<()>;
     /// Removes a network's bridge. Idempotent.
     async fn network_remove(&self, network: &network::Bridge) -> Result<()>;
+    /// Sets all names of a network, for the containers on it that are on this node; later
+    /// revisions win.
+    async fn network_names(&self, names: &network::Names) -> Result<()>;
     /// Connects a running container to one more network; returns its published ports, which
     /// may lead there now.
     async fn network_join(&self, id: &ContainerId, endpoint: &EndpointPlan) -> Result<PortMap>;

@@ -1,6 +1,6 @@
 //! All that an agent needs to know to run a container: the engine's decisions as data.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use ipnet::IpNet;
 use network::{Bridge, Mac};
@@ -84,6 +84,10 @@ pub struct EndpointPlan {
     /// The way out leads through the endpoint with the highest; the first name among equals.
     #[serde(default)]
     pub priority: i64,
+    /// On a network whose names are served: the container's own names for its neighbours, each
+    /// with a name that the network knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<BTreeMap<String, String>>,
 }
 
 /// One mount.

@@ -15,6 +15,7 @@
 
 mod bridge;
 mod conntrack;
+mod dns;
 mod firewall;
 pub mod ipam;
 mod link;
@@ -39,6 +40,7 @@ use ipnet::IpNet;
 use tokio::{runtime::Handle, task::JoinSet};
 use types::{ContainerId, Error, Result, error::ResultExt as _};
 
+pub use dns::{HostResolver, Known, Member, Names, Resolver};
 pub use model::{
     Bridge, Changed, Endpoint, Instance, LinkName, Live, Mac, Macvlan, MacvlanMode, Publish,
     Published, Report, Settings, Subnet, Target,
@@ -59,6 +61,7 @@ pub(crate) struct Inner {
     sandboxes: Sandboxes,
     firewall: Firewall,
     ports: Ports,
+    dns: Arc<dns::Dns>,
     bridges: Mutex<BTreeMap<LinkName, Bridge>>,
     /// Held while a bridge is made, changed or removed.
     bridge_work: Mutex<()>,
@@ -81,6 +84,7 @@ impl Networks {
                 sandboxes: Sandboxes::open(&settings.run_dir)?,
                 firewall: Firewall::new(settings.instance),
                 ports: Ports::default(),
+                dns: Arc::default(),
                 bridges: Mutex::default(),
                 bridge_work: Mutex::default(),
                 background: Mutex::default(),
@@ -153,6 +157,7 @@ impl Networks {
     /// free when this returns; the kernel takes down interfaces and translations in the
     /// background, see [`Networks::settled`].
     pub async fn delete_sandbox(&self, id: &ContainerId) -> Result<bool> {
+        self.0.dns.end(id).await;
         if let Some(publication) = self.0.ports.release(id) {
             self.0.firewall.discard(firewall::port_elements(
                 &publication.target,

@@ -112,6 +112,11 @@ impl LocalAgent {
         for (id, port, reason) in report.failed_ports {
             tracing::warn!(%id, ?port, reason, "a published port could not be taken up again for local clients");
         }
+        for started in living {
+            if let Err(error) = self.serve_names_again(&started.plan).await {
+                tracing::warn!(id = %started.plan.id, %error, "a container is without names until it starts again");
+            }
+        }
         for id in dead {
             self.release_container(&id).await?;
             if !known.contains(&id) {

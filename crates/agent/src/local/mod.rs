@@ -17,6 +17,7 @@ pub mod images;
 mod info;
 mod logs;
 mod mounts;
+mod names;
 mod networks;
 mod root;
 mod start;
@@ -363,7 +364,12 @@ impl NodeAgent for LocalAgent {
         self.networks.ensure_bridge(network).await.map(drop)
     }
     async fn network_remove(&self, network: &Bridge) -> Result<()> {
+        self.networks.forget_names(&network.id);
         self.networks.remove_bridge(&network.name).await.map(drop)
+    }
+    async fn network_names(&self, names: &network::Names) -> Result<()> {
+        self.networks.set_names(names);
+        Ok(())
     }
     async fn network_join(
         &self,

@@ -99,9 +99,11 @@ impl LocalAgent {
         if old != new {
             ports = self.publish_anew(&plan, new, &after, &ports).await?;
         }
+        let earlier = plan.clone();
         if let SandboxPlan::Own { endpoints, .. } = &mut plan.network {
             *endpoints = after;
         }
+        self.change_names(&earlier, &plan).await?;
         let pid = self.pid(id).unwrap_or(0);
         self.keep_plan(&plan, &ports).await?;
         if let Some(live) = self.lives().get_mut(id) {

@@ -129,6 +129,7 @@ impl LocalAgent {
         for endpoint in links(endpoints)? {
             self.networks.attach(&plan.id, &endpoint).await?;
         }
+        self.serve_names(plan).await?;
         let Some(target) = target(plan, endpoints).filter(|_| !publish.is_empty()) else {
             return Ok(Vec::new());
         };

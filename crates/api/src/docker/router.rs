@@ -136,7 +136,7 @@ fn volume_and_network_rows() -> Vec<Route<Engine>> {
         row!(POST "/networks/prune" Full, networks::prune),
         row!(GET "/networks/{id}" Full, networks::inspect),
         row!(DELETE "/networks/{id}" Full, networks::remove),
-        row!(POST "/networks/{id}/connect" Partial("no names are resolved on user networks yet"), networks::connect),
+        row!(POST "/networks/{id}/connect" Full, networks::connect),
         row!(POST "/networks/{id}/disconnect" Full, networks::disconnect),
     ]
 }

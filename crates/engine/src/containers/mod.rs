@@ -380,6 +380,9 @@ impl Engine {
         self.containers.forget(&container);
         container.set_record(record);
         self.containers.insert(container.clone());
+        let endpoints = container.observed.borrow().endpoints.clone();
+        self.publish_names(&container.namespace, endpoints.into_keys().collect())
+            .await;
         self.container_event(
             &container,
             "rename",

@@ -70,6 +70,7 @@ impl Engine {
             };
             self.take_up(&container, observed);
         }
+        self.publish_all_names().await;
         let stopped_for_rollback = self.recover_volumes().await?;
         self.networks.after_recovery(self);
         if let Some(events) = self.agent.events() {
@@ -236,7 +237,7 @@ impl Engine {
         if let Err(error) = self.agent.release(&container.id).await {
             tracing::warn!(id = %container.id, %error, "giving back what an ended container had; the next start of kraud tries again");
         }
-        self.disconnect(&container);
+        self.disconnect(&container).await;
         self.mount_events(&container, false);
         let record = container.record();
         let state = container.observed.borrow().state.clone();

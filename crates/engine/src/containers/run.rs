@@ -54,7 +54,7 @@ impl Engine {
         let started = self.try_start(container, by_user).await;
         if let Err((exit_code, error)) = &started {
             tracing::info!(id = %container.id, %error, "a container could not be started");
-            self.disconnect(container);
+            self.disconnect(container).await;
             if let Err(error) = self.agent.release(&container.id).await {
                 tracing::warn!(id = %container.id, %error, "giving back what a failed start had taken");
             }
@@ -104,6 +104,12 @@ impl Engine {
         let allocated = self
             .connect(container, &record)
             .map_err(|error| failed(error.context(NETWORKING)))?;
+        // Before it runs: it may ask for its own name first of all.
+        self.publish_names(
+            &container.namespace,
+            allocated.iter().map(|one| one.name.clone()).collect(),
+        )
+        .await;
         let plan = self.plan_connected(&record, &allocated).map_err(failed)?;
         let hold = container.early_attaches.load(Ordering::SeqCst) > 0;
         container.starting.send_modify(|count| *count += 1);

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use network::Mac;
 use types::{Error, Namespace, NetworkId, Result, container::EndpointSettings};
 
-use super::{Allocated, bridge, config};
+use super::{Allocated, bridge, config, names};
 use crate::{
     Engine,
     containers::Container,
@@ -16,6 +16,7 @@ use crate::{
 
 /// An endpoint as inspect shows it.
 fn shown(
+    container: &ContainerRecord,
     record: &NetworkRecord,
     wanted: &EndpointSettings,
     plan: &EndpointPlan,
@@ -26,6 +27,9 @@ fn shown(
         mac_address: plan.mac.to_string(),
         ..wanted.clone()
     };
+    if record.has_names() {
+        settings.dns_names = Some(names::dns_names(container, wanted));
+    }
     for address in &plan.addresses {
         let subnet = plan
             .network
@@ -156,8 +160,9 @@ impl Engine {
             interface,
             sysctls,
             priority: wanted.gw_priority,
+            links: network.has_names().then(|| names::links(wanted)),
         };
-        let settings = shown(&network, wanted, &plan);
+        let settings = shown(record, &network, wanted, &plan);
         Ok(Allocated {
             name: network.name.clone(),
             plan,
@@ -166,7 +171,7 @@ impl Engine {
     }
 
     /// Gives back a container's addresses.
-    pub(crate) fn disconnect(&self, container: &Container) {
+    pub(crate) async fn disconnect(&self, container: &Container) {
         let endpoints = container.observed.borrow().endpoints.clone();
         for (name, endpoint) in &endpoints {
             let Ok(id) = endpoint.network_id.parse::<NetworkId>() else {
@@ -182,6 +187,8 @@ impl Engine {
         container
             .observed
             .send_modify(|observed| observed.endpoints.clear());
+        self.publish_names(&container.namespace, endpoints.into_keys().collect())
+            .await;
     }
 
     /// Marks the addresses of a container that was found running as taken.
@@ -222,7 +229,7 @@ impl Engine {
                 .get(&plan.name)
                 .cloned()
                 .unwrap_or_default();
-            all.insert(plan.name.clone(), shown(&network, &wanted, plan));
+            all.insert(plan.name.clone(), shown(&record, &network, &wanted, plan));
         }
         all
     }

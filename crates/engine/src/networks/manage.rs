@@ -430,6 +430,8 @@ impl Engine {
                     .endpoints
                     .insert(one.name.clone(), one.settings.clone());
             });
+            self.publish_names(&container.namespace, vec![network.name.clone()])
+                .await;
             self.network_event(&container, "connect", &one);
         }
         self.desire(&container, |record| {
@@ -467,6 +469,8 @@ impl Engine {
                 observed.ports = ports;
                 left = observed.endpoints.remove(&network.name)
             });
+            self.publish_names(&container.namespace, vec![network.name.clone()])
+                .await;
             if let Some(endpoint) = left {
                 let addresses = [endpoint.ip_address, endpoint.global_ipv6_address];
                 self.networks.release(

@@ -4,6 +4,7 @@ mod config;
 mod endpoints;
 mod list;
 mod manage;
+mod names;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -40,6 +41,8 @@ pub(crate) struct Allocated {
 pub(crate) struct Networks {
     index: RwLock<HashMap<(Namespace, NetworkId), Arc<NetworkRecord>>>,
     pools: Mutex<HashMap<NetworkId, Vec<ipam::Pool>>>,
+    /// How often the names of each network were told.
+    revisions: Mutex<HashMap<NetworkId, u64>>,
     /// Held while a network is made.
     creating: tokio::sync::Mutex<()>,
 }
@@ -89,6 +92,7 @@ impl Networks {
         Ok(Self {
             index: RwLock::new(index),
             pools: Mutex::new(pools),
+            revisions: Mutex::default(),
             creating: tokio::sync::Mutex::default(),
         })
     }
@@ -116,6 +120,15 @@ impl Networks {
             ))),
             _ => Err(Error::not_found(format!("network {wanted} not found"))),
         }
+    }
+
+    fn with_names(&self) -> Vec<(Namespace, Arc<NetworkRecord>)> {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        index
+            .iter()
+            .filter(|(_, record)| record.has_names())
+            .map(|((namespace, _), record)| (namespace.clone(), record.clone()))
+            .collect()
     }
 
     fn of(&self, namespace: &Namespace) -> Vec<Arc<NetworkRecord>> {

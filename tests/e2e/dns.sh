@@ -1,0 +1,120 @@
+# Names on networks of users: the name service at 127.0.0.11 of each container.
+
+sleeper() { docker run -d --name "$1" "${@:2}" $IMG sleep 1000 >/dev/null; }
+# The addresses of NAME as CONTAINER is told them, in order, in one line.
+lookup() {
+    local said
+    said=$(docker exec "$1" nslookup -type="${3:-a}" "$2" 2>&1) || true
+    sed -n '/^Name:/,$s/^Address[ 0-9]*: *//p' <<<"$said" | sort | xargs
+}
+address() { ins "$1" "{{(index .NetworkSettings.Networks \"$2\").IPAddress}}"; }
+network() { docker network rm "${@: -1}" >/dev/null 2>&1 || true; docker network create "$@" >/dev/null; }
+drop() { docker ps -aq | xargs -r docker rm -f >/dev/null; docker network rm "$@" >/dev/null; }
+
+test_names_and_aliases() {
+    network one; network two
+    sleeper ca --network one --network-alias svc --hostname host-a
+    sleeper cb --network one --network-alias svc
+    sleeper cc --network two --network-alias svc
+    a=$(address ca one) b=$(address cb one)
+    has "$(docker exec ca cat /etc/resolv.conf)" "nameserver 127.0.0.11"
+    has "$(docker exec ca cat /etc/resolv.conf)" "ndots:0"
+    for name in cb CB cb.one "$(docker inspect -f '{{slice .Id 0 12}}' cb)"; do eq "$(lookup ca "$name")" "$b" "$name"; done
+    eq "$(lookup cb host-a)" "$a"
+    eq "$(lookup ca ca)" "$a" "its own name"
+    eq "$(lookup ca svc)" "$(printf '%s\n' "$a" "$b" | sort | xargs)"
+    eq "$(lookup ca cc)" "" "a name of another network"
+    has "$(docker exec ca nslookup "$b")" "name = cb.one"
+    ok docker exec ca nslookup -type=aaaa cb
+    hasnt "$OUT" "can't find"
+    ok docker exec ca ping -c 1 -W 2 cb
+    eq "$(ins ca '{{(index .NetworkSettings.Networks "one").DNSNames}}')" "[ca svc $(docker inspect -f '{{slice .Id 0 12}}' ca) host-a]"
+    drop one two
+}
+
+test_answers_change_at_once() {
+    network one; network two
+    sleeper ca --network one
+    sleeper cb --network one --network-alias svc
+    b=$(address cb one)
+    docker pause cb >/dev/null
+    eq "$(lookup ca svc)" "$b" "paused"
+    docker unpause cb >/dev/null
+    docker kill cb >/dev/null
+    docker wait cb >/dev/null
+    eq "$(lookup ca svc)" ""
+    docker start cb >/dev/null
+    eq "$(lookup ca svc)" "$(address cb one)"
+    docker rename cb bee
+    eq "$(lookup ca bee) $(lookup ca cb)" "$(address bee one) "
+    sleeper cc --network two
+    eq "$(lookup cc ca)" ""
+    docker network connect --alias here one cc
+    eq "$(lookup cc ca)" "$(address ca one)"
+    eq "$(lookup ca here)" "$(address cc one)"
+    docker network disconnect one cc
+    eq "$(lookup cc ca)$(lookup ca here)" ""
+    drop one two
+}
+
+test_from_the_default_bridge_to_a_network() {
+    network one
+    sleeper ca --network one
+    sleeper cd --dns 192.0.2.1
+    eq "$(docker exec cd cat /etc/resolv.conf | grep nameserver)" "nameserver 192.0.2.1"
+    docker network connect one cd
+    has "$(docker exec cd cat /etc/resolv.conf)" "nameserver 127.0.0.11"
+    eq "$(lookup cd ca)" "$(address ca one)"
+    eq "$(lookup ca cd)" "$(address cd one)"
+    drop one
+}
+
+test_links_of_one_container() {
+    network one
+    sleeper ca --network one
+    sleeper cb --network one --link ca:store
+    eq "$(lookup cb store)" "$(address ca one)"
+    eq "$(lookup ca store)" ""
+    drop one
+}
+
+test_port_53_is_free() {
+    network one
+    docker run -d --name server --network one $IMG sh -c 'echo "name.example 192.0.2.7" >/etc/dnsd.conf; exec dnsd -v -i 0.0.0.0 -p 53' >/dev/null
+    server=$(address server one)
+    sleeper ca --network one --dns "$server"
+    until_eq 5 192.0.2.7 lookup ca name.example
+    eq "$(lookup ca server)" "$server"
+    eq "$(lookup server ca)" "$(address ca one)" "the server's own names"
+    drop one
+}
+
+test_a_dead_upstream_holds_up_nothing() {
+    network one
+    sleeper ca --network one --dns 192.0.2.1
+    a=$(address ca one)
+    for _ in 1 2 3 4 5 6 7 8; do docker exec -d ca nslookup -type=a slow.example; done
+    from=$(date +%s%N)
+    for _ in 1 2 3 4 5; do eq "$(lookup ca ca)" "$a"; done
+    between $((($(date +%s%N) - from) / 1000000)) 0 2500
+    drop one
+}
+
+test_internal_networks_ask_nobody_outside() {
+    network --internal one
+    sleeper ca --network one --network-alias svc
+    eq "$(lookup ca svc)" "$(address ca one)"
+    run docker exec ca nslookup -type=a elsewhere.example
+    has "$OUT$ERR" SERVFAIL
+    drop one
+}
+
+test_options_of_resolv_conf() {
+    network one
+    sleeper ca --network one --dns-search example.org --dns-option ndots:3
+    text=$(docker exec ca cat /etc/resolv.conf)
+    has "$text" "nameserver 127.0.0.11"
+    has "$text" "search example.org"
+    has "$text" "options ndots:3"
+    drop one
+}
