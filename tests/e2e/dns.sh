@@ -80,12 +80,29 @@ test_links_of_one_container() {
 
 test_port_53_is_free() {
     network one
-    docker run -d --name server --network one $IMG sh -c 'echo "name.example 192.0.2.7" >/etc/dnsd.conf; exec dnsd -v -i 0.0.0.0 -p 53' >/dev/null
-    server=$(address server one)
-    sleeper ca --network one --dns "$server"
-    until_eq 5 192.0.2.7 lookup ca name.example
-    eq "$(lookup ca server)" "$server"
-    eq "$(lookup server ca)" "$(address ca one)" "the server's own names"
+    sleeper ca --network one
+    docker run -d --name server --network one $IMG sh -c 'nc -lu -p 53 & exec nc -l -p 53' >/dev/null
+    until_has 5 :::53 docker exec server netstat -ltn
+    until_has 5 :::53 docker exec server netstat -lun
+    eq "$(lookup server ca)" "$(address ca one)" "names beside the server's own port 53"
+    drop one
+}
+
+test_other_names_are_passed_on() {
+    network one
+    gateway=$(docker network inspect -f '{{(index .IPAM.Config 0).Gateway}}' one)
+    python3 "$(dirname "${BASH_SOURCE[0]}")/../lib/nameserver.py" "$gateway" 53 & server=$!
+    trap 'kill $server; sweep' EXIT
+    sleeper ca --network one --dns "$gateway"
+    until_eq 5 192.0.2.7 lookup ca plain.example
+    eq "$(lookup ca plain)" 192.0.2.7 "a name without a dot"
+    eq "$(lookup ca ca)" "$(address ca one)"
+    run docker exec ca nslookup -type=a missing.example
+    has "$OUT$ERR" NXDOMAIN
+    pid=$(ins ca '{{.State.Pid}}')
+    for way in udp tcp big; do
+        eq "$(nsenter -t "$pid" -n python3 "$(dirname "${BASH_SOURCE[0]}")/../lib/nameserver.py" ask "$way")" "answered" "$way"
+    done
     drop one
 }
 
