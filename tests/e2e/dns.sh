@@ -81,10 +81,28 @@ test_links_of_one_container() {
 test_port_53_is_free() {
     network one
     sleeper ca --network one
-    docker run -d --name server --network one $IMG sh -c 'nc -lu -p 53 & exec nc -l -p 53' >/dev/null
-    until_has 5 :::53 docker exec server netstat -ltn
-    until_has 5 :::53 docker exec server netstat -lun
-    eq "$(lookup server ca)" "$(address ca one)" "names beside the server's own port 53"
+    ok nsenter -t "$(ins ca '{{.State.Pid}}')" -n python3 -c '
+import socket
+for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+    s = socket.socket(socket.AF_INET, kind)
+    s.bind(("0.0.0.0", 53))
+print("bound")'
+    eq "$OUT" bound
+    eq "$(lookup ca ca)" "$(address ca one)"
+    drop one
+}
+
+test_a_new_daemon_goes_on() {
+    network one
+    sleeper ca --network one --network-alias svc
+    sleeper cb --network one --network-alias svc
+    b=$(address cb one)
+    daemon_kill "$KRAUD_TEST_DIR"
+    daemon_start "$KRAUD_TEST_DIR"
+    eq "$(lookup ca cb)" "$b"
+    docker kill cb >/dev/null
+    docker wait cb >/dev/null
+    eq "$(lookup ca svc)" "$(address ca one)"
     drop one
 }
 
