@@ -9,7 +9,7 @@ use std::{io, net::Ipv4Addr};
 
 use crate::{
     firewall::generic,
-    netlink::{ACK, CREATE, Message, NETFILTER, Socket},
+    netlink::{ACK, CREATE, EXCLUSIVE, Message, NETFILTER, Socket, is_present},
 };
 
 // linux/netfilter/nfnetlink.h and nf_tables.h
@@ -40,18 +40,27 @@ const SOURCE_PORT: u32 = 0;
 const DESTINATION_PORT: u32 = 2;
 
 /// Leads port 53 of `address` to these ports, in the namespace of the calling thread. What
-/// was led before is forgotten.
+/// was led before is forgotten: only then, for the kernel takes its time to delete.
 pub(super) fn install(address: Ipv4Addr, udp: u16, tcp: u16) -> io::Result<()> {
-    let table =
-        |kind, flags| Message::new(kind, flags | ACK, &generic(FAMILY_IP, 0)).string(1, TABLE);
-    let mut messages = vec![
-        Message::new(BATCH_BEGIN, 0, &generic(0, SUBSYSTEM)),
-        table(NEW_TABLE, CREATE),
-        table(DELETE_TABLE, 0),
-        table(NEW_TABLE, CREATE),
-        chain("questions", LAST),
-        chain("answers", FIRST),
-    ];
+    let fresh = [table(NEW_TABLE, CREATE | EXCLUSIVE)];
+    match transact(&fresh, address, udp, tcp) {
+        Err(error) if is_present(&error) => {
+            let again = [table(DELETE_TABLE, 0), table(NEW_TABLE, CREATE)];
+            transact(&again, address, udp, tcp)
+        }
+        other => other,
+    }
+}
+
+fn table(kind: u16, flags: u16) -> Message {
+    Message::new(kind, flags | ACK, &generic(FAMILY_IP, 0)).string(1, TABLE)
+}
+
+fn transact(tables: &[Message], address: Ipv4Addr, udp: u16, tcp: u16) -> io::Result<()> {
+    let mut messages = vec![Message::new(BATCH_BEGIN, 0, &generic(0, SUBSYSTEM))];
+    messages.extend_from_slice(tables);
+    messages.push(chain("questions", LAST));
+    messages.push(chain("answers", FIRST));
     for (protocol, port) in [(UDP, udp), (TCP, tcp)] {
         let ask = Rewrite {
             protocol,
