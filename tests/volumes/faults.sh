@@ -1,14 +1,17 @@
-# Every fault point of the pools' engines (crates/pool/src/fault.rs), walked through by the real daemon: it dies there,
-# by itself or with the machine; then the volume is at its old or its new state, and a second call finishes.
+# Every fault point (crates/fault), walked through by the real daemon: it dies there, by itself or with the machine, or
+# fails there; then the volume is at its old or its new state, and a second call finishes.
 
-POINTS=$(sed -n '/^pub const POINTS/,/^];/s/^ *"\(.*\)",$/\1/p' "$REPO/crates/pool/src/fault.rs")
+points_of() { sed -n "/^pub const $1/,/^];/s/^ *\"\(.*\)\",\$/\\1/p" "$REPO/crates/fault/src/lib.rs"; }
+# Those inside of the pools' engines, and the steps above them.
+POINTS=$(points_of POINTS) STEPS=$(points_of STEPS)
+[ "$(echo "$POINTS" | wc -l)" -gt 40 ] && [ "$(echo "$STEPS" | wc -l)" -gt 30 ] || fail "the lists of fault points are not where they were"
 POOL=default
 
 # scene: what each point's operation begins with; made again when the last one changed it.
 scene() {
     local volume
     [ -z "${SCENE:-}" ] || return 0
-    for volume in data db copied; do
+    for volume in data db copied far; do
         if exists $volume; then docker rm -f user >/dev/null 2>&1 || true; ok kra volume rm $volume; fi
     done
     create data --pool $POOL --size 64M
@@ -16,6 +19,7 @@ scene() {
     plant data one; plant db one
     snap data db --name one
     plant data two; plant db two
+    if [ -n "${FAR:-}" ]; then create far --pool far --size 64M; plant far two; fi
     docker run -d --name user --stop-signal KILL -v data:/v $IMG sleep 1000 >/dev/null
     SCENE=ready
 }
@@ -31,7 +35,10 @@ attempt() {
         remove) kra volume rm db ;;
         snapshot) kra volume snapshot create data two ;;
         snapshots) kra volume snapshot create data db --name two ;;
+        snapshots_far) kra volume snapshot create data far --name two ;;
         remove_snapshot) kra volume snapshot rm data one ;;
+        remove_block_snapshot) kra volume snapshot rm db one ;;
+        rename) kra volume snapshot rename data one two ;;
         rollback_files) kra volume rollback data one --restart ;;
         rollback_block) kra volume rollback db one ;;
         resize_files) kra volume resize data 96M ;;
@@ -43,8 +50,9 @@ done_already() {
     case $1 in
         create_* | clone_*) exists copied ;;
         remove) ! exists db ;;
-        snapshot | snapshots) [[ " $(snapshots data) " == *' two '* ]] ;;
+        snapshot | snapshots | snapshots_far | rename) [[ " $(snapshots data) " == *' two '* ]] ;;
         remove_snapshot) [[ " $(snapshots data) " != *' one '* ]] ;;
+        remove_block_snapshot) [[ " $(snapshots db) " != *' one '* ]] ;;
         rollback_files) [ "$(word data)" = one ] ;;
         rollback_block) [ "$(word db)" = one ] ;;
         resize_files) [ "$(json volume inspect data 'j[0]["size"] >> 20')" = 96 ] ;;
@@ -58,8 +66,9 @@ rest_is_whole() {
     [[ $1 != rollback_files ]] || data=$2
     [[ $1 != rollback_block ]] || db=$2
     eq "$(word data)" $data; [[ $1 = remove ]] || eq "$(word db)" $db
-    [[ $1 = remove_snapshot ]] || eq "$(word data@one)" one
-    [[ $1 = remove ]] || eq "$(word db@one)" one
+    [[ $1 = remove_snapshot || $1 = rename ]] || eq "$(word data@one)" one
+    [[ $1 = remove || $1 = remove_block_snapshot ]] || eq "$(word db@one)" one
+    [[ $1 != rename ]] || eq "$(word data@$2)" one
     until_eq 20 running state user
     eq "$(docker exec user cat /v/word)" $data
 }
@@ -70,8 +79,10 @@ after() {
         clone_*) eq "$(word copied)" one; in_volume copied 'echo x >/v/x; sync -f /v'; ok kra volume rm copied ;;
         snapshot) eq "$(word data@two)" two; ok kra volume snapshot rm data two ;;
         snapshots) eq "$(word data@two) $(word db@two)" 'two two'; ok kra volume snapshot rm data two; ok kra volume snapshot rm db two ;;
+        snapshots_far) eq "$(word data@two) $(word far@two)" 'two two'; ok kra volume snapshot rm data two; ok kra volume snapshot rm far two ;;
+        rename) ok kra volume snapshot rename data two one ;;
         resize_block) between "$(in_volume db 'df -m /v' | awk 'END { print $2 }')" 75 96; SCENE= ;;
-        remove | remove_snapshot | rollback_* | resize_*) SCENE= ;;
+        remove | remove_*snapshot | rollback_* | resize_*) SCENE= ;;
     esac
 }
 operations_of() {
@@ -155,6 +166,102 @@ walk() {
     done
     docker rm -f user >/dev/null 2>&1 || true
 }
+# steps_to STEP: the operations that come to a step above the pools.
+steps_to() {
+    case $1 in
+        volume.create.frozen | engine.create.*) echo create_files clone_live clone_files ;;
+        volume.create.made) echo create_files create_block ;;
+        volume.create.sized) echo create_block ;;
+        volume.attach.*) echo look ;;
+        volume.snapshot.half) echo snapshots_far ;;
+        *.snapshot.*) echo snapshot snapshots ;;
+        volume.remove_snapshot.*) echo remove_snapshot remove_block_snapshot ;;
+        *.remove_snapshot.*) echo remove_snapshot ;;
+        *.rename.*) echo rename ;;
+        volume.rollback.sized) echo rollback_block ;;
+        *.rollback.*) echo rollback_files rollback_block ;;
+        engine.resize.recorded) echo resize_files resize_block ;;
+        engine.resize.done) echo resize_files ;;
+        volume.resize.*) echo resize_block ;;
+        *.remove.*) echo remove ;;
+        *) fail "no operation is known for the step $1" ;;
+    esac
+}
+
+# strike STEP OPERATION HOW: kraud dies or fails at the step, once.
+strike() {
+    local state=two succeeded=
+    scene
+    echo "$1${3:+ $3}" >"$D/fault"
+    if attempt "$2" >"$T/said" 2>&1; then succeeded=yes; fi
+    # What comes after the answer has a moment.
+    wait_until 3 test ! -e "$D/fault" || fail "$2 does not come to the step $1: $(cat "$T/said")"
+    if [ -z "$3" ]; then
+        wait_until 5 pid_gone "$(daemon_pid "$D")" || fail "kraud does not die at $1"
+        daemon_start "$D"
+    elif [ -z "$succeeded" ]; then
+        has "$(cat "$T/said")" 'No space left on device'
+    else
+        done_already "$2" || fail "$1: $2 succeeded and is not done"
+        # What was removed and could not be forgotten is so by the next start; see also test_goes_on_by_itself.
+        case $1 in *.remove.* | *.remove_snapshot.*) crash ;; esac
+    fi
+    if done_already "$2"; then state=one; fi
+    if [ "$2" = rename ]; then [ $state = one ] && state=two || state=one; fi
+    rest_is_whole "$2" $state
+    tidy
+    if ! done_already "$2"; then
+        ok attempt "$2"
+        [ "$2" = look ] || done_already "$2" || fail "$1: $2 was called again and is not done"
+    fi
+    [ "$2" = rename ] && rest_is_whole rename two || rest_is_whole "$2" one
+    after "$2"
+    tidy
+}
+
+# walk_steps HOW PART OF: every OFth step.
+walk_steps() {
+    local step operation at=0
+    export KRAUD_FAULT=@$D/fault FAR=yes
+    daemon_term "$D"; daemon_start "$D"
+    ok kraud pool create far --size 512M
+    for step in $STEPS; do
+        at=$((at + 1))
+        [ $((at % $3)) = "$2" ] || continue
+        for operation in $(steps_to "$step"); do
+            # One operation has to do where nobody dies: how it fails is the same.
+            strike "$step" "$operation" "$1"
+            [ -z "$1" ] || break
+        done
+        echo "    $step"
+    done
+    docker rm -f user >/dev/null 2>&1 || true
+    ok kra volume rm far; ok kraud pool rm far
+}
+test_steps_kraud_dies_1() { walk_steps '' 0 3; }
+test_steps_kraud_dies_2() { walk_steps '' 1 3; }
+test_steps_kraud_dies_3() { walk_steps '' 2 3; }
+test_steps_fail_1() { walk_steps error 0 2; }
+test_steps_fail_2() { walk_steps error 1 2; }
+
+# A removal that an error cut off ends without a start or another call.
+test_goes_on_by_itself() {
+    export KRAUD_FAULT=@$D/fault
+    daemon_term "$D"; daemon_start "$D"
+    create data --size 64M; plant data one; snap data one
+    create other --size 64M; plant other one
+    echo engine.remove_snapshot.gone error >"$D/fault"
+    ok kra volume snapshot rm data one
+    eq "$(snapshots data)" ''
+    echo engine.remove.recorded error >"$D/fault"
+    ok kra volume rm other
+    exists other && fail "other is still there"
+    [ "$(on_disk | wc -l)" -gt 1 ] || fail "nothing is left to go on with"
+    until_eq 40 "$(recorded)" on_disk
+    ok kra volume snapshot create data one; eq "$(word data@one)" one
+    ok kra volume rm data
+}
+
 test_kraud_dies_1() { walk btrfs kraud 0 2; }
 test_kraud_dies_2() { walk btrfs kraud 1 2; }
 test_the_machine_dies_1() { walk btrfs machine 0 2; }

@@ -150,6 +150,9 @@ pub struct VolumeRecord {
     /// Since when the schedule is in force.
     pub scheduled: Time,
     pub phase: VolumePhase,
+    /// Containers that a rollback had stopped and that have not been started again yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restart: Vec<ContainerId>,
 }
 
 /// What is going on with a volume. Each phase is recorded before the node is told, so that a

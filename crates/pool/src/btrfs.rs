@@ -27,6 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fault::point;
 use rustix::fs::RenameFlags;
 use serde::{Deserialize, Serialize};
 use types::{Error, Result, SnapshotId, VolumeId, error::ResultExt as _, volume::Content};
@@ -40,7 +41,6 @@ use self::{
 };
 use crate::{
     Change, Engine, Found, Growth, Health, Origin, Pool, PoolSpec, PoolStatus, Source, Usage,
-    fault::point,
 };
 
 const VOLUMES: &str = "volumes";

@@ -13,7 +13,6 @@ pub mod btrfs;
 #[cfg(any(test, feature = "conformance"))]
 #[allow(clippy::unwrap_used)] // its checks are tests
 pub mod conformance;
-pub mod fault;
 pub mod loopdev;
 mod probe;
 pub mod zfs;

@@ -18,10 +18,10 @@ use std::{
 };
 
 use common::{M, Place};
+use fault::POINTS;
 use pool::{
     Engine, Growth, Origin, Pool, PoolSpec, Source,
     conformance::{contents, noise, write},
-    fault::POINTS,
     loopdev,
 };
 use types::{Result, SnapshotId, VolumeId, volume::Content};

@@ -64,12 +64,17 @@ pub(crate) fn attach(
     if volume.fs == FileSystem::Raw {
         return Ok(Place::Device(device));
     }
-    let mounted = mount(volume, &device, target, read_only);
+    let mounted = fault::step("volume.attach.device")
+        .and_then(|()| mount(volume, &device, target, read_only));
     if mounted.is_err() {
         let _ = fs::remove_dir(target);
         give_back(&device)?;
     }
-    mounted.map(|()| Place::Directory(target.to_owned()))
+    mounted?;
+    fault::step("volume.attach.mounted").inspect_err(|_| {
+        let _ = detach_mount(target);
+    })?;
+    Ok(Place::Directory(target.to_owned()))
 }
 
 fn mount(volume: &Volume, device: &Path, target: &Path, read_only: bool) -> Result<()> {

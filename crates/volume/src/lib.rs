@@ -166,12 +166,15 @@ impl Volumes {
             Some(origin) if origin.snapshot.is_none() => self.freeze(&[origin.dataset])?,
             _ => block::Frozen::default(),
         };
+        fault::step("volume.create.frozen")?;
         pool.create(&volume.id, volume.content, origin)?;
         drop(frozen);
+        fault::step("volume.create.made")?;
         let Content::Image { bytes } = volume.content else {
             return Ok(());
         };
         pool.resize(&volume.id, bytes)?;
+        fault::step("volume.create.sized")?;
         if volume.fs == FileSystem::Raw {
             return Ok(());
         }
@@ -190,6 +193,7 @@ impl Volumes {
         self.must_be_idle(volume, "removing")?;
         self.detach_leftovers(volume)?;
         self.watch.forget(&volume.id);
+        fault::step("volume.remove.detached")?;
         self.pool(&volume.pool)?.remove(&volume.id)
     }
 
@@ -388,6 +392,7 @@ impl Volumes {
     pub fn snapshot(&self, wanted: &[(Volume, SnapshotId)]) -> Result<()> {
         let ids: Vec<&VolumeId> = wanted.iter().map(|(volume, _)| &volume.id).collect();
         let _frozen = self.freeze(&ids)?;
+        fault::step("volume.snapshot.frozen")?;
         let mut by_pool: HashMap<&PoolName, Vec<(&VolumeId, &SnapshotId)>> = HashMap::new();
         for (volume, snapshot) in wanted {
             by_pool
@@ -395,10 +400,13 @@ impl Volumes {
                 .or_default()
                 .push((&volume.id, snapshot));
         }
-        for (pool, wanted) in by_pool {
+        for (at, (pool, wanted)) in by_pool.into_iter().enumerate() {
+            if at > 0 {
+                fault::step("volume.snapshot.half")?;
+            }
             self.pool(pool)?.snapshot(&wanted)?;
         }
-        Ok(())
+        fault::step("volume.snapshot.taken")
     }
 
     /// Freezes the file systems of those that are attached and mounted; the guard thaws them.
@@ -436,6 +444,7 @@ impl Volumes {
         if volume.is_block() {
             block::detach_mount(&self.mount_point(&volume.id, Some(snapshot)))?;
         }
+        fault::step("volume.remove_snapshot.detached")?;
         self.pool(&volume.pool)?
             .remove_snapshot(&volume.id, snapshot)
     }
@@ -454,11 +463,14 @@ impl Volumes {
         }
         self.detach_leftovers(volume)?;
         let pool = self.pool(&volume.pool)?;
+        fault::step("volume.rollback.detached")?;
         pool.rollback(&volume.id, snapshot)?;
+        fault::step("volume.rollback.swapped")?;
         if let Content::Image { bytes } = volume.content {
             // The volume may have grown since the snapshot.
             pool.resize(&volume.id, bytes)?;
             drop(busy);
+            fault::step("volume.rollback.sized")?;
             self.fill_device(volume)?;
         }
         Ok(())
@@ -485,6 +497,7 @@ impl Volumes {
             None => {
                 pool.resize(&volume.id, bytes)?;
                 drop(busy);
+                fault::step("volume.resize.sized")?;
                 self.fill_device(volume)
             }
             Some(Place::Device(device)) => {

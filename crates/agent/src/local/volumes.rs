@@ -341,6 +341,7 @@ impl NodeVolumes for LocalAgent {
                 }
             }
         }
+        outcome = outcome.and_then(|()| fault::step("agent.snapshot.held"));
         if outcome.is_ok() {
             let wanted = wanted.to_vec();
             outcome = self

@@ -194,6 +194,10 @@ impl Engine {
                 tracing::warn!(id = %container.id, %error, "a container that a rollback had stopped");
             }
         }
+        for volume in self.volumes.all() {
+            let _op = volume.op.lock().await;
+            self.started_again(&volume).await;
+        }
     }
 
     /// A crash may have come between a create's record and its files.

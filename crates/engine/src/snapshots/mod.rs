@@ -110,6 +110,12 @@ impl Engine {
         name: Option<&SnapshotName>,
         origin: SnapshotOrigin,
     ) -> Result<Vec<SnapshotRecord>> {
+        // What an earlier call could not undo is undone now: its name is wanted, perhaps.
+        for volume in volumes {
+            if let Err(error) = self.recover_snapshots(volume).await {
+                tracing::warn!(volume = %volume.record().name, %error, "undoing a snapshot; kraud tries again later");
+            }
+        }
         let records = new_records(volumes, name, origin)?;
         self.commit_snapshots(&records).await?;
         for (volume, record) in volumes.iter().zip(&records) {
@@ -134,32 +140,63 @@ impl Engine {
             .iter()
             .filter(|user| user.status() == types::state::Status::Running);
         let hold: Vec<_> = running.map(|user| user.id.clone()).collect();
-        let taken = self.agent.snapshots_take(&plans, &hold).await;
+        let taken = match fault::step("engine.snapshot.recorded") {
+            Ok(()) => self.agent.snapshots_take(&plans, &hold).await,
+            Err(error) => Err(error),
+        };
         drop(held);
-        if let Err(error) = taken {
-            for (volume, record) in volumes.iter().zip(&records) {
-                if let Err(error) = self.remove_snapshot_now(volume, record).await {
-                    tracing::warn!(volume = %volume.record().name, %error, "undoing a snapshot; the next start of kraud goes on with it");
-                }
+        let ready = async {
+            taken?;
+            fault::step("engine.snapshot.taken")?;
+            self.commit_ready(&records).await
+        };
+        let records = match ready.await {
+            Ok(records) => records,
+            // Also when it is only not recorded: nobody is told of it, and its name is free.
+            Err(error) => {
+                self.undo_snapshots(volumes, &records).await;
+                return Err(error);
             }
-            return Err(error);
-        }
-        let records: Vec<SnapshotRecord> = records
-            .into_iter()
-            .map(|record| SnapshotRecord {
-                phase: SnapshotPhase::Ready,
-                ..record
-            })
-            .collect();
-        self.commit_snapshots(&records).await?;
+        };
         for (volume, record) in volumes.iter().zip(&records) {
             volume.put_snapshot(record.clone());
             if origin != SnapshotOrigin::User {
-                self.apply_limit(volume).await?;
+                self.adjust_limit(volume).await;
             }
             self.snapshot_event(volume, "snapshot", record);
         }
+        if let Err(error) = fault::step("engine.snapshot.ready") {
+            tracing::warn!(%error, "after taking snapshots");
+        }
         Ok(records)
+    }
+
+    /// Records that snapshots are there.
+    async fn commit_ready(&self, taken: &[SnapshotRecord]) -> Result<Vec<SnapshotRecord>> {
+        let ready = |record: &SnapshotRecord| SnapshotRecord {
+            phase: SnapshotPhase::Ready,
+            ..record.clone()
+        };
+        let records: Vec<SnapshotRecord> = taken.iter().map(ready).collect();
+        self.commit_snapshots(&records).await?;
+        Ok(records)
+    }
+
+    /// Removes snapshots that were not to be had.
+    async fn undo_snapshots(&self, volumes: &[Arc<Volume>], records: &[SnapshotRecord]) {
+        for (volume, record) in volumes.iter().zip(records) {
+            if let Err(error) = self.remove_snapshot_now(volume, record).await {
+                tracing::warn!(volume = %volume.record().name, %error, "undoing a snapshot; kraud tries again later");
+            }
+        }
+    }
+
+    /// Sets a volume's limit anew after what is done and recorded already: no failure undoes
+    /// that, and the next change of the volume sets the limit again.
+    pub(crate) async fn adjust_limit(&self, volume: &Volume) {
+        if let Err(error) = self.apply_limit(volume).await {
+            tracing::warn!(volume = %volume.record().name, %error, "setting a volume's limit; the next change of its snapshots sets it again");
+        }
     }
 
     /// Writes snapshots down, in one transaction for those of one namespace.
@@ -244,16 +281,25 @@ impl Engine {
         };
         self.commit_snapshots(std::slice::from_ref(&going)).await?;
         volume.put_snapshot(going.clone());
-        if let Err(error) = self.remove_snapshot_now(volume, &going).await {
+        let removed = match fault::step("engine.remove_snapshot.recorded") {
+            Ok(()) => self.remove_snapshot_on_node(volume, &going).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
             // It is still there and usable; say so.
             self.commit_snapshots(std::slice::from_ref(snapshot))
                 .await?;
             volume.put_snapshot(snapshot.clone());
             return Err(error);
         }
+        // From here on it is gone: what fails now is only the record of that, and `tidy_volumes`
+        // removes it. It must not be called a snapshot again.
+        if let Err(error) = self.forget_snapshot(volume, &going).await {
+            tracing::warn!(volume = %volume.record().name, snapshot = %snapshot.name, %error, "forgetting a removed snapshot; kraud tries again later");
+        }
         self.snapshot_event(volume, "snapshot-remove", snapshot);
         if snapshot.origin != SnapshotOrigin::User {
-            self.apply_limit(volume).await?;
+            self.adjust_limit(volume).await;
         }
         Ok(())
     }
@@ -264,19 +310,29 @@ impl Engine {
         volume: &Volume,
         snapshot: &SnapshotRecord,
     ) -> Result<()> {
-        let record = volume.record();
-        match self
-            .agent
-            .snapshot_remove(&record.plan(), &snapshot.id)
-            .await
-        {
-            Err(error) if error.kind != types::Kind::NotFound => return Err(error),
-            _ => {}
+        self.remove_snapshot_on_node(volume, snapshot).await?;
+        self.forget_snapshot(volume, snapshot).await
+    }
+
+    async fn remove_snapshot_on_node(
+        &self,
+        volume: &Volume,
+        snapshot: &SnapshotRecord,
+    ) -> Result<()> {
+        let plan = volume.record().plan();
+        match self.agent.snapshot_remove(&plan, &snapshot.id).await {
+            Err(error) if error.kind != types::Kind::NotFound => Err(error),
+            _ => Ok(()),
         }
+    }
+
+    async fn forget_snapshot(&self, volume: &Volume, snapshot: &SnapshotRecord) -> Result<()> {
+        let record = volume.record();
+        fault::step("engine.remove_snapshot.gone")?;
         let snapshot_key = key::snapshot(&record.namespace, &record.id, &snapshot.id);
         self.store.commit(Txn::new().delete(snapshot_key)).await?;
         volume.drop_snapshot(&snapshot.id);
-        Ok(())
+        fault::step("engine.remove_snapshot.forgotten")
     }
 
     /// Gives a snapshot another name. An automatic one becomes the user's: it is kept.
@@ -315,7 +371,10 @@ impl Engine {
         self.commit_snapshots(std::slice::from_ref(&renamed))
             .await?;
         volume.put_snapshot(renamed.clone());
-        self.apply_limit(&volume).await?;
+        if let Err(error) = fault::step("engine.rename.recorded") {
+            tracing::warn!(%error, "after renaming a snapshot");
+        }
+        self.adjust_limit(&volume).await;
         Ok(view(&record, &renamed))
     }
 }

@@ -37,6 +37,9 @@ impl Engine {
     ) -> Result<native::Rollback> {
         let volume = self.volume_named(scope, name)?;
         let _op = volume.op.lock().await;
+        // One that an error left half done is brought to its end first.
+        let left = self.finish_rollback(&volume).await?;
+        self.start_left(&volume, &left).await?;
         let record = volume.record();
         must_be_ready(&record)?;
         let target = volume.snapshot(snapshot)?;
@@ -62,12 +65,23 @@ impl Engine {
         self.commit_volume(&volume, rolling).await?;
         let swapped = self.stop_and_swap(&volume, &users, safety).await;
         // Whatever happened: what it comes to is decided by what is recorded.
-        let finished = self.finish_rollback(&volume).await;
+        let finished = match swapped {
+            Ok(_) => self.finish_rollback(&volume).await.map(drop),
+            Err(_) => self.give_up_rollback(&volume).await,
+        };
+        let finished = match finished {
+            Err(error) => Err(self.settle_rollback(&volume, error).await),
+            Ok(()) => Ok(()),
+        };
         let restarted = self.start_again(&users).await;
+        self.started_again(&volume).await;
+        if let Err(error) = fault::step("engine.rollback.started") {
+            tracing::warn!(%error, "after a rollback");
+        }
         let safety = swapped?;
         finished?;
         restarted?;
-        self.apply_limit(&volume).await?;
+        self.adjust_limit(&volume).await;
         let facts = [
             ("snapshot", target.name.to_string()),
             ("safety", safety.name.to_string()),
@@ -81,12 +95,73 @@ impl Engine {
         })
     }
 
+    /// Takes a rollback back that has not come to its swap. The caller holds `op`.
+    async fn give_up_rollback(&self, volume: &Volume) -> Result<()> {
+        let mut record = (*volume.record()).clone();
+        record.phase = VolumePhase::Ready;
+        self.commit_volume(volume, record).await
+    }
+
+    /// After an error on the node: the live content is what it was or what it should become, and
+    /// either is whole if it is there. So the volume can be used, and rolled back again.
+    async fn settle_rollback(&self, volume: &Volume, error: Error) -> Error {
+        let mut record = (*volume.record()).clone();
+        let VolumePhase::RollingBack { safety, .. } = record.phase.clone() else {
+            return error;
+        };
+        let kept = volume.snapshots().into_iter().find(|it| it.id == safety);
+        let plan = [record.plan()];
+        let is_there = match self.agent.volumes_missing(&plan).await {
+            Ok(missing) => missing.is_empty(),
+            Err(_) => false,
+        };
+        if !is_there {
+            return error;
+        }
+        record.phase = VolumePhase::Ready;
+        if let Err(second) = self.commit_volume(volume, record).await {
+            tracing::warn!(volume = %volume.record().name, error = %second, "ending a failed rollback; kraud tries again later");
+            return error;
+        }
+        match kept {
+            Some(kept) => error.context(format_args!(
+                "rolling back; snapshot {} has what the volume was before",
+                kept.name
+            )),
+            None => error,
+        }
+    }
+
+    /// Starts what a rollback had stopped that was cut off. The caller holds `op`.
+    pub(crate) async fn start_left(&self, volume: &Volume, stopped: &[ContainerId]) -> Result<()> {
+        let users: Vec<_> = stopped
+            .iter()
+            .filter_map(|id| self.containers.get(id))
+            .collect();
+        let started = self.start_again(&users).await;
+        self.started_again(volume).await;
+        started
+    }
+
+    /// Takes note that what a rollback had stopped has been started, as far as it could be.
+    pub(crate) async fn started_again(&self, volume: &Volume) {
+        let mut record = (*volume.record()).clone();
+        if record.restart.is_empty() {
+            return;
+        }
+        record.restart.clear();
+        if let Err(error) = self.commit_volume(volume, record).await {
+            tracing::warn!(volume = %volume.record().name, %error, "recording that a rollback's containers run again; the next start of kraud starts them if they do not run then");
+        }
+    }
+
     async fn stop_and_swap(
         &self,
         volume: &Arc<Volume>,
         users: &[Arc<Container>],
         safety: SnapshotId,
     ) -> Result<SnapshotRecord> {
+        fault::step("engine.rollback.recorded")?;
         // The last to start is the first to stop.
         for user in users.iter().rev() {
             let name = user.record().name.clone();
@@ -97,6 +172,7 @@ impl Engine {
                 .store(false, std::sync::atomic::Ordering::SeqCst);
             stopped.map_err(|error| error.context(format_args!("stopping container {name}")))?;
         }
+        fault::step("engine.rollback.stopped")?;
         self.take_safety(volume, safety).await
     }
 
@@ -121,13 +197,19 @@ impl Engine {
             .await?;
         volume.put_snapshot(snapshot.clone());
         let plan = [(record.plan(), snapshot.id.clone())];
-        if let Err(error) = self.agent.snapshots_take(&plan, &[]).await {
-            self.remove_snapshot_now(volume, &snapshot).await?;
+        let taken = async {
+            fault::step("engine.rollback.announced")?;
+            self.agent.snapshots_take(&plan, &[]).await?;
+            fault::step("engine.rollback.taken")?;
+            self.commit_ready(std::slice::from_ref(&snapshot)).await
+        };
+        if let Err(error) = taken.await {
+            let volumes = std::slice::from_ref(volume);
+            self.undo_snapshots(volumes, std::slice::from_ref(&snapshot))
+                .await;
             return Err(error.context("taking the safety snapshot"));
         }
         snapshot.phase = SnapshotPhase::Ready;
-        self.commit_snapshots(std::slice::from_ref(&snapshot))
-            .await?;
         volume.put_snapshot(snapshot.clone());
         Ok(snapshot)
     }
@@ -142,11 +224,12 @@ impl Engine {
             restart,
         } = record.phase.clone()
         else {
-            return Ok(Vec::new());
+            return Ok(record.restart);
         };
         let snapshots = volume.snapshots();
         let is_safe = snapshots.iter().any(|snapshot| snapshot.id == safety);
         if is_safe {
+            fault::step("engine.rollback.safe")?;
             self.agent.volume_rollback(&record.plan(), &to).await?;
             if let Some(target) = snapshots.iter().find(|snapshot| snapshot.id == to)
                 && let (Content::Image { bytes }, Content::Image { bytes: then }) =
@@ -158,9 +241,14 @@ impl Engine {
                 };
             }
         }
+        fault::step("engine.rollback.swapped")?;
         record.phase = VolumePhase::Ready;
+        record.restart.clone_from(&restart);
         self.commit_volume(volume, record).await?;
         volume.set_trouble("");
+        if let Err(error) = fault::step("engine.rollback.ready") {
+            tracing::warn!(%error, "after a rollback");
+        }
         Ok(restart)
     }
 

@@ -30,6 +30,7 @@ impl Engine {
             if self.is_stopping() {
                 return;
             }
+            self.tidy_volumes().await;
             let volumes = futures_util::stream::iter(self.volumes.all());
             // A command in a container that takes its time holds up few others.
             volumes

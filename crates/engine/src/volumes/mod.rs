@@ -127,18 +127,34 @@ impl Engine {
         let volume = self.volumes.insert(record);
         let op = volume.op.lock().await;
         let lease = self.lease(&volume, true);
-        if let Err(error) = self.create_on_node(&volume).await {
-            drop(op);
+        let created = match fault::step("engine.create.recorded") {
+            Ok(()) => self.create_on_node(&volume).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = created {
             let mut lease = lease;
             lease.made = false;
-            if let Err(error) = self.forget_volume(&volume).await {
-                tracing::warn!(volume = %name, %error, "undoing the creation of a volume; the next start of kraud goes on with it");
-            }
+            self.undo_creation(&volume).await;
+            drop(op);
             return Err(error);
         }
         drop(op);
         self.volume_event(&volume.record(), "create", &[]);
         Ok((volume, lease))
+    }
+
+    /// Removes a volume whose creation failed. Its name is free at once, and recorded first is
+    /// that it goes: else a start of kraud would make what its caller was told does not exist.
+    async fn undo_creation(&self, volume: &Volume) {
+        let record = volume.record();
+        self.settle_record(&record).await;
+        let undone = async {
+            self.store.commit(removal(Txn::new(), &record)?).await?;
+            self.forget_volume(volume).await
+        };
+        if let Err(error) = undone.await {
+            tracing::warn!(volume = %record.name, %error, "undoing the creation of a volume; kraud tries again later");
+        }
     }
 
     async fn other_volume(
@@ -174,7 +190,9 @@ impl Engine {
         self.agent
             .volume_create(&record.plan(), origin.as_ref())
             .await?;
+        fault::step("engine.create.made")?;
         self.apply_limit(volume).await?;
+        fault::step("engine.create.limited")?;
         let mut record = (*record).clone();
         record.phase = VolumePhase::Ready;
         // Written behind: a volume that is there and recorded as being created is taken up.
@@ -249,6 +267,7 @@ impl Engine {
             },
             scheduled: now,
             phase,
+            restart: Vec::new(),
         })
     }
 
@@ -412,17 +431,17 @@ impl Engine {
         Ok((txn, volumes))
     }
 
-    /// Removes from the node what is recorded as being removed. When that fails the next start
+    /// Removes from the node what is recorded as being removed. When that fails `tidy_volumes`
     /// goes on with it.
     pub(crate) async fn volume_gone(&self, volume: &Volume) {
         let record = volume.record();
         self.volume_event(&record, "destroy", &[]);
         if let Err(error) = self.forget_volume(volume).await {
-            tracing::warn!(volume = %record.name, %error, "a removed volume is still on its pool; the next start of kraud goes on with it");
+            tracing::warn!(volume = %record.name, %error, "a removed volume is still on its pool; kraud tries again later");
         }
     }
 
-    async fn forget_volume(&self, volume: &Volume) -> Result<()> {
+    pub(super) async fn forget_volume(&self, volume: &Volume) -> Result<()> {
         let before = volume.record();
         self.volumes.hide(volume);
         let mut record = (*before).clone();
@@ -430,10 +449,12 @@ impl Engine {
         let volume_key = key::volume(&record.namespace, &record.id);
         self.writer.forget(volume_key.clone()).await;
         volume.set_record(record.clone());
+        fault::step("engine.remove.recorded")?;
         match self.agent.volume_remove(&record.plan()).await {
             Err(error) if error.kind != Kind::NotFound => return Err(error),
             _ => {}
         }
+        fault::step("engine.remove.gone")?;
         let txn = Txn::new()
             .delete(volume_key)
             .delete_prefix(key::snapshots(&record.namespace, &record.id));
@@ -446,7 +467,7 @@ impl Engine {
         };
         self.store.commit(txn).await?;
         self.volumes.forget(volume);
-        Ok(())
+        fault::step("engine.remove.forgotten")
     }
 
     /// Removes unused volumes: those without a name, with the filter `all=true` any.

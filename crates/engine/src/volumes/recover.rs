@@ -30,6 +30,33 @@ impl Engine {
         Ok(restart)
     }
 
+    /// Goes on with what errors have left half done: removals of volumes and snapshots, and
+    /// rollbacks whose volume is not there.
+    pub(crate) async fn tidy_volumes(&self) {
+        for volume in self.volumes.all() {
+            let Ok(op) = volume.op.try_lock() else {
+                continue;
+            };
+            if let Err(error) = self.tidy_volume(&volume).await {
+                tracing::warn!(volume = %volume.record().name, %error, "what was begun with a volume could not be finished; kraud tries again later");
+            }
+            drop(op);
+        }
+    }
+
+    async fn tidy_volume(&self, volume: &Arc<Volume>) -> Result<()> {
+        match volume.record().phase {
+            VolumePhase::Removing => return self.forget_volume(volume).await,
+            VolumePhase::Creating { .. } | VolumePhase::Importing => return Ok(()),
+            VolumePhase::RollingBack { .. } => {
+                let stopped = self.finish_rollback(volume).await?;
+                self.start_left(volume, &stopped).await?;
+            }
+            VolumePhase::Ready => {}
+        }
+        self.recover_snapshots(volume).await
+    }
+
     async fn recover_volume(&self, volume: &Arc<Volume>) -> Result<Vec<ContainerId>> {
         let _op = volume.op.lock().await;
         let record = volume.record();
@@ -59,7 +86,7 @@ impl Engine {
 
     /// Snapshots that were being taken are not: nobody was told that they are. Those that were
     /// going are gone.
-    async fn recover_snapshots(&self, volume: &Volume) -> Result<()> {
+    pub(crate) async fn recover_snapshots(&self, volume: &Volume) -> Result<()> {
         let mut outcome = Ok(());
         for snapshot in volume.all_snapshots() {
             if snapshot.phase != SnapshotPhase::Ready {

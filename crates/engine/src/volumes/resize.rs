@@ -57,14 +57,29 @@ impl Engine {
                 }
             }
             record.size = Some(bytes);
+            let before = (*volume.record()).clone();
             self.commit_volume(&volume, record).await?;
-            return self.apply_limit(&volume).await;
+            let limited = match fault::step("engine.resize.recorded") {
+                Ok(()) => self.apply_limit(&volume).await,
+                Err(error) => Err(error),
+            };
+            let limited = limited.and_then(|()| fault::step("engine.resize.done"));
+            if let Err(error) = limited {
+                self.commit_volume(&volume, before).await?;
+                self.adjust_limit(&volume).await;
+                return Err(error);
+            }
+            return Ok(());
         };
         // Recorded first: a start after a crash makes the image as large as is recorded.
         record.content = Content::Image { bytes };
         let (plan, before) = (record.plan(), (*volume.record()).clone());
         self.commit_volume(&volume, record).await?;
-        if let Err(error) = self.agent.volume_resize(&plan).await {
+        let resized = match fault::step("engine.resize.recorded") {
+            Ok(()) => self.agent.volume_resize(&plan).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = resized {
             self.commit_volume(&volume, before).await?;
             return Err(error);
         }

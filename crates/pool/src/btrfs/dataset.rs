@@ -235,9 +235,9 @@ pub(super) fn discard(directory: &Path) -> Result<()> {
             destroy(directory, &name)?;
         }
     }
-    crate::fault::point("btrfs.remove.snapshots");
+    fault::point("btrfs.remove.snapshots");
     destroy(directory, OsStr::new(LIVE))?;
-    crate::fault::point("btrfs.remove.live");
+    fault::point("btrfs.remove.live");
     fs::remove_dir(directory).during(|| format!("remove {}", directory.display()))
 }
 

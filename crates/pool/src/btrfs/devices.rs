@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fault::point;
 use rustix::{
     io::Errno,
     mount::{MountFlags, UnmountFlags},
@@ -21,9 +22,7 @@ use types::{Error, PoolName, Result, error::ResultExt as _};
 
 use super::ioctl;
 use crate::{
-    PoolSpec, Source,
-    fault::point,
-    loopdev,
+    PoolSpec, Source, loopdev,
     probe::{self, BtrfsHead, btrfs_head},
 };
 

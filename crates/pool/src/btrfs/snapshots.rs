@@ -17,7 +17,7 @@ use super::{
     groups::Group,
     ioctl, locked,
 };
-use crate::fault::point;
+use fault::point;
 
 /// A list of snapshots that were all taken and are being named.
 const BATCH: &str = "new-batch";

@@ -16,7 +16,7 @@ use super::{
     diff::{self, Changes},
     state::{BYTES, Branch, CONTENT, Form, State, view_name},
 };
-use crate::{fault, no_dataset};
+use crate::no_dataset;
 
 /// The image in a file system of its own, where there are no zvols.
 const IMAGE: &str = "image";

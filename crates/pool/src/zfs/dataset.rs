@@ -21,7 +21,7 @@ use super::{
         view_name,
     },
 };
-use crate::{Origin, fault, no_dataset};
+use crate::{Origin, no_dataset};
 
 /// A zvol's size is a multiple of its block size; this is one of every block size there is.
 const ZVOL_UNIT: u64 = 128 << 10;

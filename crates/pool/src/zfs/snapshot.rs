@@ -8,7 +8,7 @@ use super::{
     dataset::{fresh, property},
     state::{HIDDEN, NEXT, State},
 };
-use crate::{fault, no_dataset};
+use crate::no_dataset;
 
 impl ZfsPool {
     /// Takes snapshots of live branches: at one moment, or with the first failure none.

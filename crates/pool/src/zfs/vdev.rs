@@ -16,7 +16,7 @@ use super::{
     state::{Owner, State},
     status,
 };
-use crate::{Growth, Health, PoolSpec, PoolStatus, Source, fault, probe};
+use crate::{Growth, Health, PoolSpec, PoolStatus, Source, probe};
 
 /// Says that a file system is the root of a pool of ours, and its name.
 const POOL: &str = "kraud:pool";

@@ -15,10 +15,10 @@ use std::{
     time::Duration,
 };
 
+use fault::POINTS;
 use pool::{
     Engine, Growth, Origin, Pool, PoolSpec, Source,
     conformance::{contents, write},
-    fault::POINTS,
 };
 use types::{Result, SnapshotId, VolumeId, volume::Content};
 
