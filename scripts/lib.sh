@@ -63,6 +63,29 @@ unpack_package() {
     mv "$dir.new" "$dir"
 }
 
+# The compose plugin: Debian 12 has none, so it comes out of Debian 13's package, by lists of our own that apt checks
+# like any others. One file, which needs nothing of its system.
+need_compose() {
+    local state=$TOOLS/trixie options
+    [ ! -x "$TOOLS/docker-compose/usr/libexec/docker/cli-plugins/docker-compose" ] || return 0
+    rm -rf "$state"; mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(debian_mirror) trixie main" >"$state/sources.list"
+    options="-qq -o Dir::Etc::sourcelist=$state/sources.list -o Dir::Etc::sourceparts=- -o Dir::State::lists=$state/lists -o Dir::Cache=$state/cache -o APT::Sandbox::User=root"
+    rm -rf "$TOOLS/docker-compose.new"; mkdir -p "$TOOLS/docker-compose.new"
+    # shellcheck disable=SC2086
+    (cd "$TOOLS/docker-compose.new" && apt-get $options update && apt-get $options download docker-compose &&
+        dpkg-deb -x docker-compose_*.deb . && rm -f ./*.deb) >"$(apt_log)" 2>&1 </dev/null || return 1
+    rm -rf "$state"
+    mv "$TOOLS/docker-compose.new" "$TOOLS/docker-compose"
+}
+
+# Where this machine gets Debian's packages from.
+debian_mirror() {
+    local found
+    found=$(sed -n 's/^URIs: *\([^ ]*\).*/\1/p; s/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\) .*/\2/p' /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep -m1 '/debian/\{0,1\}$')
+    echo "${found:-http://deb.debian.org/debian}"
+}
+
 # zfs-fuse, the ZFS of the tests: unpacked, as installing it would start its daemon. The tests find it there.
 need_zfs_fuse() {
     local t64=

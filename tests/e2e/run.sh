@@ -9,9 +9,11 @@
 # E2E_DOCKER_HOST     use this running daemon instead (to check the suites themselves); one suite at a time
 # E2E_LEGACY=1        that daemon is a dockerd older than API 1.44
 # KRAUD_BIN           the daemon to test (default: the newest in target/)
+# E2E_SUITES          the directory with the suites (default: this one), E2E_NAME what they are called together
 # KRAUD_TEST_TMP      scratch space on a disk file system (default /var/tmp)
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+suites=${E2E_SUITES:-$here}
 . "$here/../lib/common.sh"
 
 if [ "${1:-}" != --suite ]; then
@@ -30,14 +32,14 @@ if [ "${1:-}" != --suite ]; then
 
     wanted=("$@")
     if [ ${#wanted[@]} = 0 ]; then
-        for file in "$here"/[0-9a-z]*.sh; do
+        for file in "$suites"/[0-9a-z]*.sh; do
             case ${file##*/} in lib.sh | one.sh | run.sh) ;; *) wanted+=("$(basename "$file" .sh)") ;; esac
         done
     fi
     jobs=${E2E_JOBS:-$(($(nproc) + 1))}
     [ -z "${E2E_DOCKER_HOST:-}" ] || jobs=1
     for entry in "${wanted[@]}"; do
-        [ -e "$here/${entry%%:*}.sh" ] || die "no suite ${entry%%:*} in $here"
+        [ -e "$suites/${entry%%:*}.sh" ] || die "no suite ${entry%%:*} in $suites"
         while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n 2>/dev/null || true; done
         bash "$here/run.sh" --suite "$entry" "$work" &
     done
@@ -48,7 +50,7 @@ if [ "${1:-}" != --suite ]; then
         read -r p f <"$file"
         passed=$((passed + p)) failed=$((failed + f))
     done
-    echo "e2e: $passed passed, $failed failed"
+    echo "${E2E_NAME:-e2e}: $passed passed, $failed failed"
     [ "$failed" = 0 ]
     exit
 fi
@@ -57,7 +59,7 @@ fi
 entry=$2 work=$3
 suite=${entry%%:*}
 only=; [[ $entry != *:* ]] || only=${entry#*:}
-dir=$work/$suite
+dir=$work/${entry//[:\/]/_}
 mkdir -p "$dir/tests"
 export E2E_WORK=$dir/tests
 passed=0 failed=0
@@ -75,10 +77,10 @@ fi
 export KRAUD_TEST_DIR=$dir
 docker load -q -i "$(busybox_archive)" >/dev/null || die "$suite: the test image does not load"
 
-for name in $(sed -n 's/^\(test_[a-z0-9_]*\)().*/\1/p' "$here/$suite.sh"); do
+for name in $(sed -n 's/^\(test_[a-z0-9_]*\)().*/\1/p' "$suites/$suite.sh"); do
     [[ $name == *"$only"* ]] || continue
     from=$(date +%s%N)
-    if output=$(timeout -k 5 "${E2E_TEST_TIMEOUT:-90}" bash "$here/one.sh" "$here/$suite.sh" "$name" 2>&1 </dev/null); then
+    if output=$(timeout -k 5 "${E2E_TEST_TIMEOUT:-90}" bash "$here/one.sh" "$suites/$suite.sh" "$name" 2>&1 </dev/null); then
         passed=$((passed + 1)); verdict=ok
     else
         rc=$?
