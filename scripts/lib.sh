@@ -79,6 +79,37 @@ need_compose() {
     mv "$TOOLS/docker-compose.new" "$TOOLS/docker-compose"
 }
 
+# need_programs: a root file system with PostgreSQL, nginx, PHP and Redis as $TOOLS/programs.tar, out of Debian's packages
+# and all that they need. They are unpacked side by side, not installed: no script of theirs runs here.
+need_programs() {
+    local dir=$TOOLS/programs.new deb user
+    [ ! -e "$TOOLS/programs.tar" ] || return 0
+    rm -rf "$dir"; mkdir -p "$dir/cache/archives/partial" "$dir/root/tmp" "$dir/root/etc"; : >"$dir/status"
+    # To apt this is a machine without a single package.
+    apt_for_programs() {
+        apt-get -qq -y -o Dir::State::status="$dir/status" -o Dir::Cache="$dir/cache" -o APT::Sandbox::User=root -o Debug::NoLocking=1 \
+            --no-install-recommends --download-only install postgresql nginx-light php-fpm redis-server bash coreutils util-linux libc-bin sed grep >"$(apt_log)" 2>&1 </dev/null
+    }
+    apt_for_programs || { apt_update_once; apt_for_programs; } || return 1
+    # Where /bin has been moved to /usr/bin, packages of both kinds meet.
+    mkdir -p "$dir/root/usr"/{bin,sbin,lib,lib64}
+    for user in bin sbin lib lib64; do ln -s "usr/$user" "$dir/root/$user"; done
+    for deb in "$dir"/cache/archives/*.deb; do dpkg-deb --fsys-tarfile "$deb" | tar -C "$dir/root" -x --keep-directory-symlink || return 1; done
+    [ -e "$dir/root/bin/sh" ] || ln -s bash "$dir/root/bin/sh"
+    : >"$dir/root/etc/passwd"; : >"$dir/root/etc/group"
+    for user in root:0 www-data:33 nogroup:65534 nobody:65534 postgres:900 redis:901; do
+        echo "${user%:*}:x:${user#*:}:${user#*:}::/tmp:/bin/sh" >>"$dir/root/etc/passwd"
+        echo "${user%:*}:x:${user#*:}:" >>"$dir/root/etc/group"
+    done
+    chmod 1777 "$dir/root/tmp"
+    # What no test runs: documents, translations, and the compiler that PostgreSQL can use.
+    rm -rf "$dir/root/usr/share"/{doc,man,locale,perl,i18n} "$dir/root/usr/lib"/*/{libLLVM*,perl*} "$dir/root/usr/lib/llvm"* "$dir/root/usr/lib/postgresql"/*/lib/{bitcode,llvmjit*} "$dir/root/var/lib/apt"
+    mkdir -p "$dir/root/var/lib/nginx" "$dir/root/var/log/nginx" "$dir/root/run"
+    tar -C "$dir/root" -c --numeric-owner -f "$dir/programs.tar" . || return 1
+    mv "$dir/programs.tar" "$TOOLS/programs.tar"
+    rm -rf "$dir"
+}
+
 # Where this machine gets Debian's packages from.
 debian_mirror() {
     local found

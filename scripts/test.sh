@@ -132,7 +132,8 @@ volumes() {
 
 compose() {
     need_compose || say "the compose plugin is not to be had: its tests will say so"
-    COMPOSE_PLUGIN=$TOOLS/docker-compose/usr/libexec/docker/cli-plugins/docker-compose bash tests/compose/run.sh
+    need_programs || say "Debian's programs are not to be had: their tests will say so"
+    KRAUD_TOOLS=$TOOLS bash tests/compose/run.sh
 }
 
 # The package that linux-image-cloud-amd64 stands for.

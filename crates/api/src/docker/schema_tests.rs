@@ -287,6 +287,7 @@ fn volume() -> VolumeView {
         schedule: types::volume::schedule::Schedule::NONE,
         scheduled: Time::from_unix(9, 5),
         phase: engine::record::VolumePhase::Ready,
+        restart: Vec::new(),
     };
     let usage = Some(VolumeUsage {
         references: 1,
