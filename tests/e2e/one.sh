@@ -11,6 +11,9 @@ sweep() {
     ids=$(docker ps -aq 2>/dev/null) || true
     # shellcheck disable=SC2086
     [ -z "$ids" ] || docker rm -fv $ids >/dev/null 2>&1 || true
+    ids=$(docker network ls -q --filter type=custom 2>/dev/null) || true
+    # shellcheck disable=SC2086
+    [ -z "$ids" ] || docker network rm $ids >/dev/null 2>&1 || true
     cd /
     rm -rf "$T"
 }

@@ -134,13 +134,19 @@ impl LocalAgent {
             host_ip: Some(port.host_ip),
             host_ports: (port.host_port, port.host_port),
         };
-        let wanted = if had.is_empty() {
-            wanted_ports(endpoints, publish)?
-        } else {
-            had.iter().map(again).collect()
-        };
+        let wanted = wanted_ports(endpoints, publish)?;
         if wanted.is_empty() {
             return Ok(Vec::new());
+        }
+        let same: Vec<Publish> = had.iter().map(again).collect();
+        if !same.is_empty() {
+            match self.networks.publish(&target, &same).await {
+                Ok(published) => return Ok(published),
+                // Given back for a moment, a port that nobody chose may be somebody else's now.
+                Err(error) => {
+                    tracing::info!(id = %plan.id, %error, "a container's ports are published anew");
+                }
+            }
         }
         self.networks.publish(&target, &wanted).await
     }
