@@ -41,7 +41,13 @@ settle() { wait "$@" 2>/dev/null || true; }
 power_cut() {
     local id pool=$D/data/pools/default.img pids point loop
     id=$(instance_of "$D/data")
-    cp --sparse=always "$pool" "$pool.cut"
+    # A machine loses its power at one moment: what was written while it was copied is no state that a device ever had.
+    for point in $(seq 30); do
+        loop=$(writes_to "$pool")
+        cp --sparse=always "$pool" "$pool.cut"
+        [ "$loop" != "$(writes_to "$pool")" ] || break
+        [ "$point" != 30 ] || fail "the pool is written to all the time: no moment of it can be copied"
+    done
     pids=$(shims "$id"; find /sys/fs/cgroup -path "*kraud-$id/*" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u)
     # What stands still for a snapshot does not even die.
     for point in "/run/kraud/instances/$id/volumes"/*; do fsfreeze -u "$point" 2>/dev/null || true; done
@@ -60,6 +66,8 @@ power_cut() {
     find /sys/fs/cgroup -depth -type d -path "*/kraud-$id*" -exec rmdir {} \; 2>/dev/null || true
     rm -rf --one-file-system "/run/kraud/instances/$id"
 }
+# Writes that a file's loop device has been given and has done; see Documentation/block/stat.rst.
+writes_to() { awk '{ print $5, $9, $16 }' "/sys/block/$(losetup -ln -O NAME -j "$1" | sed 's|.*/||')/stat"; }
 loops_of() { losetup -ln -O NAME,BACK-FILE | awk -v d="$1" 'index($2, d) == 1 { print $1 }'; }
 no_loop_of() { [ -z "$(losetup -ln -j "$1")" ]; }
 shims() { pgrep -f "/run/kraud/instances/$1/" || true; }
