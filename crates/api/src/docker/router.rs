@@ -126,7 +126,7 @@ fn system_rows() -> Vec<Route<Engine>> {
 fn volume_and_network_rows() -> Vec<Route<Engine>> {
     vec![
         row!(GET "/volumes" Full, volumes::list),
-        row!(POST "/volumes/create" Partial("driver local without options; no cluster volumes"), volumes::create),
+        row!(POST "/volumes/create" Partial("drivers are the classes nfs, gfs, lv2, lv1 (and local); no cluster volumes"), volumes::create),
         row!(POST "/volumes/prune" Full, volumes::prune),
         row!(GET "/volumes/{name}" Full, volumes::inspect),
         row!(PUT "/volumes/{name}" NotYet("only swarm's cluster volumes can be updated, and kraud is not a swarm"), volumes::update),
