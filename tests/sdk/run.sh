@@ -3,10 +3,12 @@
 #   docker-py   everyday use of the Python SDK (docker_py.py)
 #   docker-py-suite  the integration tests that it ships (python.sh)
 #   aiodocker   the tests of the asynchronous Python SDK (python.sh)
+#   dockerode   everyday use of the JavaScript SDK (dockerode.mjs)
+#   testcontainers  a Python program that waits for a container's log line (testcontainers_py.py)
 #   bollard     the test-suite that the Rust SDK ships in its package, against a registry of our own that holds
 #               stand-ins for the images it wants; bollard-expected.txt lists what does not pass, and why
 #
-#   tests/sdk/run.sh [docker-py] [docker-py-suite] [aiodocker] [bollard]
+#   tests/sdk/run.sh [docker-py] [docker-py-suite] [aiodocker] [dockerode] [testcontainers] [bollard]
 #
 # E2E_DOCKER_HOST uses a running daemon instead. BOLLARD_TARGET keeps the suite's build elsewhere.
 set -uo pipefail
@@ -16,6 +18,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/python.sh"
 BOLLARD=0.21.1
 DOCKER_PY=7.1.0
+DOCKERODE=4.0.7
+TESTCONTAINERS=4.10.0
 
 passed=0 failed=0
 verdict() {
@@ -43,6 +47,38 @@ docker_py() {
     done < <(grep -E '^test_.* \.\.\. ' "$log")
     grep -q '^Ran [1-9]' "$log" || verdict "not ok" "docker-py: the tests run"
     if ! tail -n 1 "$log" | grep -q '^OK'; then sed -n '/^=====/,$p' "$log" | tail -n 60; fi
+}
+
+dockerode() {
+    local dir=$tools/dockerode-$DOCKERODE log=$work/dockerode.log line
+    command -v npm >/dev/null || { verdict "not ok" "dockerode: there is npm"; return; }
+    if [ ! -d "$dir/node_modules/dockerode" ]; then
+        rm -rf "$dir.new"; mkdir -p "$dir.new"
+        (cd "$dir.new" && npm install --silent --no-audit --no-fund --no-save "dockerode@$DOCKERODE") >"$work/npm.log" 2>&1 || {
+            tail -n 5 "$work/npm.log"; verdict "not ok" "dockerode: it installs from npm"; return
+        }
+        mv "$dir.new" "$dir"
+    fi
+    NODE_MODULES=$dir/node_modules timeout 120 node "$here/dockerode.mjs" >"$log" 2>"$log.errors" </dev/null
+    while read -r line; do verdict "${line% *}" "dockerode: ${line##* }"; done < <(grep -E '^(not )?ok ' "$log")
+    [ "$(grep -c '^ok ' "$log")" -ge 6 ] || { tail -n 40 "$log.errors"; verdict "not ok" "dockerode: all steps"; }
+}
+
+testcontainers() {
+    local venv=$tools/testcontainers-$TESTCONTAINERS
+    if [ ! -x "$venv/bin/python" ]; then
+        rm -rf "$venv.new"
+        python3 -m venv "$venv.new" && "$venv.new/bin/python" -m pip install -q "testcontainers==$TESTCONTAINERS" >"$work/pip.log" 2>&1 || {
+            tail -n 5 "$work/pip.log"; verdict "not ok" "testcontainers: it installs from PyPI"; return
+        }
+        mv "$venv.new" "$venv"
+    fi
+    # Its reaper is an image of a registry, which there is none of.
+    if PYTHONDONTWRITEBYTECODE=1 TESTCONTAINERS_RYUK_DISABLED=true timeout 90 "$venv/bin/python" "$here/testcontainers_py.py" >"$work/tc.log" 2>&1 </dev/null; then
+        verdict ok "testcontainers: a container and its log line"
+    else
+        tail -n 15 "$work/tc.log"; verdict "not ok" "testcontainers: a container and its log line"
+    fi
 }
 
 # What the suite pulls: hello-world:linux, alpine, fussybeaver/uhttpd. Stand-ins out of busybox.
@@ -139,10 +175,15 @@ clear_daemon() {
     [ -z "$ids" ] || docker rm -fv $ids >/dev/null 2>&1
     docker system prune -f --volumes >/dev/null 2>&1
 }
-wanted=" ${*:-docker-py docker-py-suite aiodocker bollard} "
+for suite in "$@"; do
+    case $suite in docker-py | docker-py-suite | aiodocker | dockerode | testcontainers | bollard) ;; *) die "no suite $suite" ;; esac
+done
+wanted=" ${*:-docker-py docker-py-suite aiodocker dockerode testcontainers bollard} "
 if [[ $wanted == *" docker-py "* ]]; then docker_py; clear_daemon; fi
 if [[ $wanted == *" docker-py-suite "* ]]; then docker_py_suite; clear_daemon; fi
 if [[ $wanted == *" aiodocker "* ]]; then aiodocker; clear_daemon; fi
+if [[ $wanted == *" dockerode "* ]]; then dockerode; clear_daemon; fi
+if [[ $wanted == *" testcontainers "* ]]; then testcontainers; clear_daemon; fi
 if [[ $wanted == *" bollard "* ]]; then bollard; fi
 if [ -z "${E2E_DOCKER_HOST:-}" ]; then
     ! grep -q "panicked at" "$work/kraud/kraud.log" || { grep -A2 "panicked at" "$work/kraud/kraud.log" | head -n 9; verdict "not ok" "the daemon did not panic"; }
