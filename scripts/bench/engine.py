@@ -334,4 +334,5 @@ def main():
             file.write(document(rows) + section + rest)
 
 
-main()
+if __name__ == "__main__":
+    main()

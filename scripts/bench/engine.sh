@@ -28,7 +28,8 @@ finish() {
 }
 trap finish EXIT
 export DOCKER_CONFIG=$work/docker-config KRAUD_TEST_CACHE=$work/cache
-mkdir -p "$DOCKER_CONFIG" "$KRAUD_TEST_CACHE" "$work/dockerd"
+mkdir -p "$DOCKER_CONFIG/cli-plugins" "$KRAUD_TEST_CACHE" "$work/dockerd"
+[ -z "${COMPOSE_PLUGIN:-}" ] || ln -s "$COMPOSE_PLUGIN" "$DOCKER_CONFIG/cli-plugins/docker-compose"
 unset DOCKER_HOST DOCKER_CONTEXT
 
 # In a network namespace of its own a daemon's bridge and rules can neither meet the other's nor stay behind.
@@ -44,7 +45,7 @@ wait_until 30 docker -H "unix://$work/kraud.sock" version || { tail "$work/kraud
 
 KRAUD_SOCKET=$work/kraud.sock DOCKERD_SOCKET=$work/dockerd/docker.sock KRAUD_PID=${pids[1]} DOCKERD_PID=${pids[0]} \
     BUSYBOX_ARCHIVE=$(busybox_archive) WORK=$work DOCUMENT=$REPO/docs/benchmarks.md \
-    python3 "$REPO/scripts/bench/engine.py" "$@"
+    python3 "$REPO/scripts/bench/${BENCH_PROGRAM:-engine.py}" "$@"
 for socket in "$work/dockerd/docker.sock" "$work/kraud.sock"; do
     ids=$(docker -H "unix://$socket" ps -aq)
     # shellcheck disable=SC2086

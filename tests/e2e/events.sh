@@ -22,8 +22,10 @@ test_network_events_are_there() {
 test_attributes() {
     from=$(now)
     docker run --name e1 -l team=blue $IMG sh -c 'exit 3' || true
-    ok docker events --since "$from" --until "$(now)" -f event=die --format '{{json .}}'
-    has "$OUT" '"exitCode":"3"'
+    # As with docker, the exit shows a moment before the event of it.
+    died() { docker events --since "$from" --until "$(now)" -f event=die --format '{{json .}}'; }
+    until_has 5 '"exitCode":"3"' died
+    OUT=$(died)
     has "$OUT" '"team":"blue"'
     has "$OUT" '"name":"e1"'
     has "$OUT" "\"image\":\"$IMG\""
