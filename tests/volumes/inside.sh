@@ -84,11 +84,24 @@ test_files_as_on_btrfs() {
     like_bare data "$T/bare"
     create shared -c gfs --size 1G
     exercise shared
+    posix shared fails-shared
+    diff fails-bare fails-shared || fail "pjdfstest: < fails in the bare file system, > fails in the gfs volume"
 }
 test_block_as_ext4() {
     create data -c lv2 --size 1G
     bare ext4
     like_bare data "$T/bare"
+}
+test_block_on_a_mirror() {
+    truncate -s 2G one two; HALVES=$(losetup -f --show one)\ $(losetup -f --show two)
+    # shellcheck disable=SC2329
+    mirror_gone() { losetup -d $HALVES; bare_gone; }
+    CLEANUP=mirror_gone
+    ok kraud pool create mirror --device "${HALVES% *}" --device "${HALVES#* }" --mirror
+    create data -c lv1 --pool mirror --size 1G
+    truncate -s 1G "$T/bare.img"; mkfs.ext4 -q "$T/bare.img"; mkdir "$T/bare"; mount -o loop "$T/bare.img" "$T/bare"
+    SEEDS=1 like_bare data "$T/bare"
+    ok kra volume rm data; ok kraud pool rm mirror
 }
 test_block_as_xfs() {
     create data -c lv2 --fs xfs --size 1G
