@@ -166,8 +166,16 @@ impl Networks {
                 let ip: IpAddr = text
                     .parse()
                     .map_err(|_| Error::invalid(format!("invalid IP address: {text}")))?;
+                let is_configured = |subnet: &SubnetRecord| {
+                    let net = subnet.subnet.parse::<IpNet>();
+                    net.is_ok_and(|net| net.contains(&ip))
+                };
+                let is_spoken = !of_family.is_empty();
                 match of_family.iter_mut().find(|pool| pool.net().contains(&ip)) {
                     Some(pool) => pool.reserve(ip).map(Some),
+                    // As with docker, a subnet of a family that the network does not speak is
+                    // kept and means nothing, and so do addresses in it.
+                    None if !is_spoken && record.subnets.iter().any(is_configured) => Ok(None),
                     None => Err(Error::invalid(format!(
                         "no configured subnet or ip-range contain the IP address {ip}"
                     ))),
