@@ -3,11 +3,15 @@
 //! axum's own router cannot do it: names hold slashes and stand in the middle of paths
 //! (`/images/{name}/json`), and a path may start with a version.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::Request,
-    http::{HeaderValue, Method},
+    http::{HeaderValue, Method, header},
     response::Response,
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -67,7 +71,11 @@ async fn answer<S>(table: &'static [Route<S>], state: S, request: Request) -> Re
     let began = Instant::now();
     let method = request.method().clone();
     let path: Arc<str> = request.uri().path().into();
-    let result = match find(table, state, request) {
+    let found = match whole(request).await {
+        Ok(request) => find(table, state, request),
+        Err(error) => Err(error),
+    };
+    let result = match found {
         Ok((handler, call)) => {
             let work = handler(call);
             carry_out(work, is_change(&method))
@@ -88,6 +96,27 @@ async fn answer<S>(table: &'static [Route<S>], state: S, request: Request) -> Re
     add_headers(&mut response);
     tracing::debug!(%method, %path, status = response.status().as_u16(), elapsed = ?began.elapsed(), "call");
     response
+}
+
+/// The largest body that is there before a handler begins, bytes.
+const SMALL: u64 = 64 << 10;
+/// How long a client may take to send it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A request with its body, where that is small. A connection whose body nobody reads has to be
+/// closed after the answer, and a client that is still writing it then sees a broken pipe
+/// instead of the answer.
+async fn whole(request: Request) -> Result<Request> {
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if !length.is_some_and(|length| (1..=SMALL).contains(&length)) {
+        return Ok(request);
+    }
+    let (parts, body) = request.into_parts();
+    let body = tokio::time::timeout(PATIENCE, super::body::read(body))
+        .await
+        .map_err(|_| Error::invalid("reading the request body: the client does not send it"))??;
+    Ok(Request::from_parts(parts, body.into()))
 }
 
 /// Whether a call may change something.
