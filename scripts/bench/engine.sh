@@ -19,7 +19,14 @@ KRAUD_BIN=${KRAUD_BIN:-${CARGO_TARGET_DIR:-$REPO/target}/release/kraud}
 work=$(scratch_dir)
 pids=()
 finish() {
-    local pid
+    local pid socket ids
+    # Also where a measurement has failed: containers outlive both daemons.
+    for socket in "$work/dockerd/docker.sock" "$work/kraud.sock"; do
+        ids=$(timeout 20 docker -H "unix://$socket" ps -aq 2>/dev/null) || continue
+        # shellcheck disable=SC2086
+        [ -z "$ids" ] || timeout 120 docker -H "unix://$socket" rm -fv $ids >/dev/null 2>&1 || true
+    done
+    timeout 60 "$KRAUD_BIN" stop --containers --data-dir "$work/kraud/data" --socket "$work/kraud.sock" >/dev/null 2>&1 || true
     for pid in "${pids[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
     for pid in "${pids[@]}"; do wait_until 20 pid_gone "$pid" || kill -KILL "$pid"; done
     awk -v d="$work/" 'index($5, d) == 1 { print $5 }' /proc/self/mountinfo | sort -r |
@@ -46,9 +53,3 @@ wait_until 30 docker -H "unix://$work/kraud.sock" version || { tail "$work/kraud
 KRAUD_SOCKET=$work/kraud.sock DOCKERD_SOCKET=$work/dockerd/docker.sock KRAUD_PID=${pids[1]} DOCKERD_PID=${pids[0]} \
     BUSYBOX_ARCHIVE=$(busybox_archive) WORK=$work DOCUMENT=$REPO/docs/benchmarks.md \
     python3 "$REPO/scripts/bench/${BENCH_PROGRAM:-engine.py}" "$@"
-for socket in "$work/dockerd/docker.sock" "$work/kraud.sock"; do
-    ids=$(docker -H "unix://$socket" ps -aq)
-    # shellcheck disable=SC2086
-    [ -z "$ids" ] || docker -H "unix://$socket" rm -fv $ids >/dev/null 2>&1 || true
-done
-"$KRAUD_BIN" stop --containers --data-dir "$work/kraud/data" --socket "$work/kraud.sock" >/dev/null || true

@@ -91,7 +91,7 @@ leftovers() {
         esac
     done
     losetup -ln -O NAME,BACK-FILE 2>/dev/null | grep " $1/" | sed 's/^/loop /'
-    [ ! -e "/run/kraud/instances/$2" ] || find "/run/kraud/instances/$2" ! -type d ! -name kraud.pid | head -n 5 | sed 's/^/file /'
+    [ ! -e "/run/kraud/instances/$2" ] || find "/run/kraud/instances/$2" | head -n 5 | sed 's/^/file /'
 }
 
 # daemon_destroy DIR: containers, daemon, data: all of it. Fails when anything is left over, and says what.

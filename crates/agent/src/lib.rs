@@ -75,15 +75,25 @@ pub struct Started {
 pub struct StartError {
     /// 127 not found, 126 not executable, 128 the runtime could not, 125 all else.
     pub exit_code: i32,
+    /// Whether it had come as far as to be on its networks.
+    pub connected: bool,
     pub error: types::Error,
+}
+
+impl StartError {
+    /// One that has nothing to do with networks.
+    pub fn new(exit_code: i32, error: types::Error) -> Self {
+        Self {
+            exit_code,
+            connected: true,
+            error,
+        }
+    }
 }
 
 impl From<types::Error> for StartError {
     fn from(error: types::Error) -> Self {
-        Self {
-            exit_code: 128,
-            error,
-        }
+        Self::new(128, error)
     }
 }
 

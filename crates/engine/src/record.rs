@@ -195,6 +195,14 @@ pub struct OriginRecord {
 }
 
 impl VolumeRecord {
+    /// Ends a rollback, however it went; what it had stopped stays noted until it runs again.
+    pub(crate) fn end_rollback(&mut self) {
+        let ended = std::mem::replace(&mut self.phase, VolumePhase::Ready);
+        if let VolumePhase::RollingBack { restart, .. } = ended {
+            self.restart = restart;
+        }
+    }
+
     /// What a node must know of it.
     pub fn plan(&self) -> agent::volumes::Volume {
         agent::volumes::Volume {
@@ -337,6 +345,14 @@ pub struct SubnetRecord {
     /// Addresses that belong to others, by name: no container gets one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub aux: BTreeMap<String, String>,
+}
+
+impl SubnetRecord {
+    /// Whether an address is one of it.
+    pub(crate) fn contains(&self, ip: std::net::IpAddr) -> bool {
+        let net = self.subnet.parse::<ipnet::IpNet>();
+        net.is_ok_and(|net| net.contains(&ip))
+    }
 }
 
 /// Facts of the installation, made at first start.

@@ -109,7 +109,19 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let _ = tokio::time::timeout(std::time::Duration::from_secs(5), serving).await;
     let _ = fs::remove_file(&config.socket);
     let _ = fs::remove_file(instance.pid_file());
+    // Where no container runs on, nothing is left; what it holds otherwise keeps a directory.
+    remove_empty(&instance.run_dir);
     Ok(())
+}
+
+/// Removes a directory and those in it, as far as they are empty.
+fn remove_empty(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_empty(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(dir);
 }
 
 /// Opens the store. A daemon that was killed a moment ago may still hold its lock while the

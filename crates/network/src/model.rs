@@ -243,6 +243,17 @@ impl Bridge {
             macvlan: None,
         }
     }
+
+    /// A name for one more interface inside: the prefix and the first number that is free.
+    pub fn free_interface(&self, is_taken: impl Fn(&str) -> bool) -> String {
+        let prefix = if self.prefix.is_empty() {
+            "eth"
+        } else {
+            &self.prefix
+        };
+        let mut names = (0u32..).map(|number| format!("{prefix}{number}"));
+        names.find(|name| !is_taken(name)).unwrap_or_default()
+    }
 }
 
 /// One sandbox's place in one bridge network.

@@ -54,10 +54,7 @@ impl LocalAgent {
             tokio::task::spawn_blocking(move || runtime::user::resolve(&merged, &spec, &groups))
                 .await
                 .map_err(|error| StartError::from(Error::wrap("resolving a user", error)))?
-                .map_err(|error| StartError {
-                    exit_code: 126,
-                    error: error.into(),
-                })?;
+                .map_err(|error| StartError::new(126, error.into()))?;
         let console_size = plan.console_size.and_then(start::console_size);
         let process = runtime::bundle::exec_process(&ExecInput {
             config: &container.config,

@@ -17,34 +17,31 @@ const SERVICE: &str = "127.0.0.11";
 impl LocalAgent {
     /// Serves names in a container's sandbox, if it is on a network that has any.
     pub(super) async fn serve_names(&self, plan: &Plan) -> Result<()> {
-        match resolver(plan, &HostResolver::read()) {
-            Some(resolver) => self.networks.serve_names(&plan.id, resolver).await,
-            None => Ok(()),
+        if !has_names(plan) {
+            return Ok(());
         }
+        let resolver = resolver(plan, &host().await?);
+        self.networks.serve_names(&plan.id, resolver).await
     }
 
     /// Serves names again in a container that was found running.
     pub(super) async fn serve_names_again(&self, plan: &Plan) -> Result<()> {
-        let host = HostResolver::read();
-        let wanted = match resolver(plan, &host) {
-            None if self.asks_service(&plan.id) => Some(resolver_of(plan, own(plan), &host)),
-            wanted => wanted,
-        };
-        match wanted {
-            Some(resolver) => self.networks.serve_names(&plan.id, resolver).await,
-            None => Ok(()),
+        if !has_names(plan) && !self.asks_service(&plan.id).await? {
+            return Ok(());
         }
+        let resolver = resolver(plan, &host().await?);
+        self.networks.serve_names(&plan.id, resolver).await
     }
 
     /// A running container's networks have changed, and with them the names that it knows. One
     /// that has come to its first network with names finds the service in its resolv.conf,
     /// unless somebody has changed that; it stays there when the container leaves the network.
     pub(super) async fn change_names(&self, before: &Plan, after: &Plan) -> Result<()> {
-        let host = HostResolver::read();
-        if resolver(before, &host).is_none() && resolver(after, &host).is_none() {
+        if !has_names(before) && !has_names(after) {
             return Ok(());
         }
-        let resolver = resolver_of(after, own(after), &host);
+        let host = host().await?;
+        let resolver = resolver(after, &host);
         self.networks.serve_names(&after.id, resolver).await?;
         let file = self.paths_of(&after.id).resolv_conf;
         let (old, new) = (
@@ -58,10 +55,18 @@ impl LocalAgent {
         .await
     }
 
-    fn asks_service(&self, id: &ContainerId) -> bool {
-        fs::read_to_string(self.paths_of(id).resolv_conf)
-            .is_ok_and(|text| HostResolver::parse(&text).servers == [SERVICE])
+    async fn asks_service(&self, id: &ContainerId) -> Result<bool> {
+        let file = self.paths_of(id).resolv_conf;
+        let asks = move || {
+            fs::read_to_string(file)
+                .is_ok_and(|text| HostResolver::parse(&text).servers == [SERVICE])
+        };
+        blocking(move || Ok(asks())).await
     }
+}
+
+async fn host() -> Result<HostResolver> {
+    blocking(|| Ok(HostResolver::read())).await
 }
 
 fn own(plan: &Plan) -> &[EndpointPlan] {
@@ -71,14 +76,14 @@ fn own(plan: &Plan) -> &[EndpointPlan] {
     }
 }
 
-/// What the service has to know; none where it is not needed.
-fn resolver(plan: &Plan, host: &HostResolver) -> Option<Resolver> {
-    let endpoints = own(plan);
-    let named = endpoints.iter().any(|endpoint| endpoint.links.is_some());
-    named.then(|| resolver_of(plan, endpoints, host))
+/// Whether it is on a network whose names are served.
+fn has_names(plan: &Plan) -> bool {
+    own(plan).iter().any(|endpoint| endpoint.links.is_some())
 }
 
-fn resolver_of(plan: &Plan, endpoints: &[EndpointPlan], host: &HostResolver) -> Resolver {
+/// What the service has to know.
+fn resolver(plan: &Plan, host: &HostResolver) -> Resolver {
+    let endpoints = own(plan);
     let given = plan.host.dns.iter().flatten();
     let ndots = |option: &String| {
         option
@@ -130,7 +135,7 @@ pub(super) fn resolv_conf(plan: &Plan, host: &HostResolver, host_network: bool) 
     let mut servers = plan.host.dns.clone().unwrap_or_default();
     let mut search = plan.host.dns_search.clone().unwrap_or_default();
     let mut options = options(plan, host);
-    if own(plan).iter().any(|endpoint| endpoint.links.is_some()) {
+    if has_names(plan) {
         servers = vec![SERVICE.to_owned()];
         // Names of neighbours have no dots; they are asked for as they are first.
         if !options.iter().any(|option| option.starts_with("ndots:")) {
@@ -237,12 +242,12 @@ mod tests {
             resolv_conf(&named, &nothing, false),
             "nameserver 127.0.0.11\noptions ndots:0\n"
         );
-        let wanted = resolver(&named, &nothing).unwrap();
+        let wanted = resolver(&named, &nothing);
         assert_eq!(wanted.servers, ["1.2.3.4".parse::<IpAddr>().unwrap()]);
         assert!(wanted.outside && !wanted.bare_names_stay);
         let theirs = HostResolver::parse("options ndots:2\n");
-        assert!(resolver(&named, &theirs).unwrap().bare_names_stay);
+        assert!(resolver(&named, &theirs).bare_names_stay);
         assert!(resolv_conf(&named, &theirs, false).ends_with("options ndots:2\n"));
-        assert_eq!(resolver(&plan(|_| {}), &nothing), None);
+        assert!(has_names(&named) && !has_names(&plan(|_| {})));
     }
 }

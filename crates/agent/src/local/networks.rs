@@ -22,7 +22,8 @@ impl LocalAgent {
         let before = self.own_endpoints(id)?;
         let mut endpoint = endpoint.clone();
         if endpoint.interface.is_empty() {
-            endpoint.interface = free_name(&before, &endpoint.network.prefix);
+            let is_taken = |name: &str| before.iter().any(|other| other.interface == name);
+            endpoint.interface = endpoint.network.free_interface(is_taken);
         }
         let mut after = before.clone();
         after.push(endpoint.clone());
@@ -30,11 +31,15 @@ impl LocalAgent {
         // The way out is set apart: it may be another endpoint's.
         link.gateways = Vec::new();
         self.networks.attach(id, &link).await?;
-        let ports = self.reconnect(id, &before, after).await;
-        if ports.is_err() {
+        let joined = self.reconnect(id, &before, after.clone()).await;
+        if joined.is_err() {
+            // The way out and the ports may lead through it already.
+            if let Err(error) = self.reconnect(id, &after, before).await {
+                tracing::warn!(%id, %error, "a container's networks after one that could not be joined");
+            }
             self.networks.detach(id, &link.ifname).await?;
         }
-        ports
+        joined
     }
 
     /// Takes a running container off a network.
@@ -150,14 +155,6 @@ impl LocalAgent {
         }
         self.networks.publish(&target, &wanted).await
     }
-}
-
-fn free_name(endpoints: &[EndpointPlan], prefix: &str) -> String {
-    let prefix = if prefix.is_empty() { "eth" } else { prefix };
-    (0..)
-        .map(|number| format!("{prefix}{number}"))
-        .find(|name| endpoints.iter().all(|other| other.interface != *name))
-        .unwrap_or_default()
 }
 
 /// The endpoint that the way out leads through, and its gateway, for one address family: of

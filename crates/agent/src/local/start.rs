@@ -70,7 +70,10 @@ impl LocalAgent {
             self.connect(plan),
             self.attach_plan(plan)
         );
-        let published = connected?;
+        let published = connected.map_err(|error| StartError {
+            connected: false,
+            ..StartError::from(error)
+        })?;
         rooted?;
         attached?;
         let launch = self.launch(plan, hold).await?;
@@ -152,10 +155,7 @@ impl LocalAgent {
             &plan.config.user,
             plan.host.group_add.as_deref().unwrap_or_default(),
         )
-        .map_err(|error| StartError {
-            exit_code: 126,
-            error: error.into(),
-        })?;
+        .map_err(|error| StartError::new(126, error.into()))?;
         let mounts = self.bundle_mounts(plan)?;
         let devices = self.raw_devices(plan)?;
         let mut host = std::borrow::Cow::Borrowed(&plan.host);
@@ -326,10 +326,7 @@ pub(super) fn start_error(error: runtime::Error) -> StartError {
         runtime::Error::Start(start) => start.kind.exit_code(),
         _ => 128,
     };
-    StartError {
-        exit_code,
-        error: error.into(),
-    }
+    StartError::new(exit_code, error.into())
 }
 
 /// docker gives height and width; a terminal that nobody measured has none.

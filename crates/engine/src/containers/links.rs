@@ -129,6 +129,10 @@ impl Engine {
         record: &ContainerRecord,
     ) -> (Vec<(String, String)>, Vec<String>) {
         let (mut hosts, mut env) = (Vec::new(), Vec::new());
+        // Elsewhere links are names that the network knows.
+        if !applies(&record.host) {
+            return (hosts, env);
+        }
         for (other, alias) in self.links_of(record) {
             let address = other
                 .observed
@@ -140,9 +144,7 @@ impl Engine {
             let Some(address) = address else { continue };
             let other = other.record();
             let names = format!("{alias} {} {}", other.id.short(), other.name);
-            if applies(&record.host) {
-                env.extend(variables(record.name.as_str(), &alias, &address, &other));
-            }
+            env.extend(variables(record.name.as_str(), &alias, &address, &other));
             hosts.push((address, names));
         }
         (hosts, env)

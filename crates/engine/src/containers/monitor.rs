@@ -194,7 +194,8 @@ impl Engine {
                 tracing::warn!(id = %container.id, %error, "a container that a rollback had stopped");
             }
         }
-        for volume in self.volumes.all() {
+        let noted = |volume: &Arc<crate::volumes::Volume>| !volume.record().restart.is_empty();
+        for volume in self.volumes.all().into_iter().filter(noted) {
             let _op = volume.op.lock().await;
             self.started_again(&volume).await;
         }

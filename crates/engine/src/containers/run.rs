@@ -2,6 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use agent::StartError;
 use types::{
     ContainerId, Error, Kind, Result, Time,
     state::{ContainerState, Desired, Status},
@@ -9,9 +10,6 @@ use types::{
 
 use super::Container;
 use crate::{Engine, Scope};
-
-/// What the message of a start begins with that failed before the container was connected.
-const NETWORKING: &str = "failed to set up container networking";
 
 impl Engine {
     /// Starts a container. [`Kind::NotModified`] when it runs already.
@@ -52,9 +50,13 @@ impl Engine {
     /// Starts a container whose `op` lock the caller holds.
     pub(crate) async fn start_locked(&self, container: &Container, by_user: bool) -> Result<()> {
         let started = self.try_start(container, by_user).await;
-        if let Err((exit_code, error)) = &started {
-            tracing::info!(id = %container.id, %error, "a container could not be started");
-            self.disconnect(container).await;
+        if let Err(failure) = &started {
+            tracing::info!(id = %container.id, error = %failure.error, "a container could not be started");
+            if failure.connected {
+                self.disconnect(container).await;
+            } else {
+                self.give_back(container).await;
+            }
             if let Err(error) = self.agent.release(&container.id).await {
                 tracing::warn!(id = %container.id, %error, "giving back what a failed start had taken");
             }
@@ -63,13 +65,13 @@ impl Engine {
                 if observed.state.status != Status::Created {
                     observed.state.status = Status::Exited;
                 }
-                observed.state.exit_code = *exit_code;
-                observed.state.error = error.message.clone();
+                observed.state.exit_code = failure.exit_code;
+                observed.state.error = failure.error.message.clone();
                 observed.state.pid = 0;
                 observed.exits += 1;
             });
         }
-        started.map_err(|(_, error)| error)
+        started.map_err(|failure| failure.error)
     }
 
     /// Tells listeners that the volumes of a container are in use from now on, or no more.
@@ -96,14 +98,17 @@ impl Engine {
         }
     }
 
-    async fn try_start(&self, container: &Container, by_user: bool) -> Result<(), (i32, Error)> {
+    async fn try_start(&self, container: &Container, by_user: bool) -> Result<(), StartError> {
         let record = container.record();
-        let failed = |error: Error| (128, error);
+        let failed = |error: Error| StartError {
+            connected: false,
+            ..StartError::from(error)
+        };
         self.sources_run(&record).map_err(failed)?;
         self.links_run(&record).map_err(failed)?;
         let allocated = self
             .connect(container, &record)
-            .map_err(|error| failed(error.context(NETWORKING)))?;
+            .map_err(|error| failed(error.context("failed to set up container networking")))?;
         // Before it runs: it may ask for its own name first of all.
         self.publish_names(
             &container.namespace,
@@ -126,15 +131,13 @@ impl Engine {
             },
             self.agent.start(&plan, hold)
         );
-        let unconnected =
-            matches!(&started, Err(failure) if failure.error.message.starts_with(NETWORKING));
-        if !unconnected {
+        if !matches!(&started, Err(failure) if !failure.connected) {
             for one in &allocated {
                 self.network_event(container, "connect", one);
             }
         }
-        let started = started.map_err(|failure| (failure.exit_code, failure.error))?;
-        desired.map_err(failed)?;
+        let started = started?;
+        desired?;
         self.mount_events(container, true);
         let first_health = self.first_health(&record);
         self.observe(container, |observed| {

@@ -179,6 +179,21 @@ pub(super) fn macvlan(options: &BTreeMap<String, String>, dummy: &str) -> Result
     })
 }
 
+/// What docker says of the network `none`.
+pub(super) const PRIVATE: &str = "container cannot be connected to multiple networks with one of the networks in private (none) mode";
+
+/// Refuses the networks that no container can be connected to, only made in (400).
+pub(super) fn must_have_addresses(network: &NetworkRecord) -> Result<()> {
+    if network.has_addresses() {
+        return Ok(());
+    }
+    Err(Error::invalid(if network.driver == "null" {
+        PRIVATE
+    } else {
+        "cannot connect container to host network - container must be created in host network mode"
+    }))
+}
+
 /// Checks what is asked of an endpoint against its network (400).
 pub(super) fn check_endpoint(network: &NetworkRecord, wanted: &EndpointSettings) -> Result<()> {
     let mut wrong = Vec::new();
@@ -192,13 +207,8 @@ pub(super) fn check_endpoint(network: &NetworkRecord, wanted: &EndpointSettings)
         for (version, text) in asked.into_iter().filter(|(_, text)| !text.is_empty()) {
             match text.parse::<std::net::IpAddr>() {
                 Ok(ip) if ip.is_ipv4() == (version == "IPv4") => {
-                    let within = |record: &SubnetRecord| {
-                        record
-                            .subnet
-                            .parse::<IpNet>()
-                            .is_ok_and(|net| net.contains(&ip))
-                    };
-                    if !network.builtin && !network.subnets.iter().any(within) {
+                    let within = network.subnets.iter().any(|subnet| subnet.contains(ip));
+                    if !network.builtin && !within {
                         wrong.push(format!(
                             "no configured subnet or ip-range contain the IP address {ip}"
                         ));

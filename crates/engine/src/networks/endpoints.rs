@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::PoisonError};
 use agent::EndpointPlan;
 use ipnet::IpNet;
 use network::Mac;
-use types::{Error, Namespace, NetworkId, Result, container::EndpointSettings};
+use types::{Namespace, NetworkId, Result, container::EndpointSettings};
 
 use super::{Allocated, bridge, config, names};
 use crate::{
@@ -60,12 +60,8 @@ fn name_interfaces(allocated: &mut [Allocated]) {
         if !allocated[at].plan.interface.is_empty() {
             continue;
         }
-        let prefix = &allocated[at].plan.network.prefix;
-        let prefix = if prefix.is_empty() { "eth" } else { prefix };
-        let free = (0..)
-            .map(|number| format!("{prefix}{number}"))
-            .find(|name| allocated.iter().all(|one| one.plan.interface != *name));
-        allocated[at].plan.interface = free.unwrap_or_default();
+        let is_taken = |name: &str| allocated.iter().any(|one| one.plan.interface == name);
+        allocated[at].plan.interface = allocated[at].plan.network.free_interface(is_taken);
     }
 }
 
@@ -124,13 +120,7 @@ impl Engine {
         wanted: &EndpointSettings,
     ) -> Result<Allocated> {
         let network = self.networks.find(&container.namespace, name)?;
-        if !network.has_addresses() {
-            return Err(Error::invalid(if network.driver == "null" {
-                "container cannot be connected to multiple networks with one of the networks in private (none) mode"
-            } else {
-                "cannot connect container to host network - container must be created in host network mode"
-            }));
-        }
+        config::must_have_addresses(&network)?;
         // The container's own address is for the network that it was made for.
         let is_main = [&network.name, &network.id.to_string()].contains(&&record.host.network_mode);
         let mac_text = if wanted.mac_address.is_empty() && is_main {
@@ -170,10 +160,19 @@ impl Engine {
         })
     }
 
-    /// Gives back a container's addresses.
+    /// Takes a container off its networks.
     pub(crate) async fn disconnect(&self, container: &Container) {
+        for (name, id) in self.give_back(container).await {
+            self.emit_network_event(container, "disconnect", &name, id.as_str());
+        }
+    }
+
+    /// Gives back a container's addresses, without a word: nobody was told that it has them.
+    /// Returns the networks that it was to be on.
+    pub(crate) async fn give_back(&self, container: &Container) -> BTreeMap<String, NetworkId> {
         let endpoints = container.observed.borrow().endpoints.clone();
-        for (name, endpoint) in &endpoints {
+        let mut networks = BTreeMap::new();
+        for (name, endpoint) in endpoints {
             let Ok(id) = endpoint.network_id.parse::<NetworkId>() else {
                 continue;
             };
@@ -182,13 +181,14 @@ impl Engine {
                 &id,
                 addresses.into_iter().filter_map(|text| text.parse().ok()),
             );
-            self.emit_network_event(container, "disconnect", name, id.as_str());
+            networks.insert(name, id);
         }
         container
             .observed
             .send_modify(|observed| observed.endpoints.clear());
-        self.publish_names(&container.namespace, endpoints.into_keys().collect())
+        self.publish_names(&container.namespace, networks.keys().cloned().collect())
             .await;
+        networks
     }
 
     /// Marks the addresses of a container that was found running as taken.

@@ -392,21 +392,13 @@ impl Engine {
         let record = container.record();
         if record.shares_network() {
             return Err(Error::invalid(match record.host.network_mode.as_str() {
-                "none" => {
-                    "container cannot be connected to multiple networks with one of the networks in private (none) mode"
-                }
+                "none" => config::PRIVATE,
                 _ => {
                     "container sharing network namespace with another container or host cannot be connected to any other network"
                 }
             }));
         }
-        if !network.has_addresses() {
-            return Err(Error::invalid(if network.driver == "null" {
-                "container cannot be connected to multiple networks with one of the networks in private (none) mode"
-            } else {
-                "cannot connect container to host network - container must be created in host network mode"
-            }));
-        }
+        config::must_have_addresses(&network)?;
         config::check_endpoint(&network, &wanted)?;
         if record.endpoints.contains_key(&network.name) {
             return Err(Error::forbidden(format!(

@@ -41,8 +41,8 @@ pub(crate) struct Allocated {
 pub(crate) struct Networks {
     index: RwLock<HashMap<(Namespace, NetworkId), Arc<NetworkRecord>>>,
     pools: Mutex<HashMap<NetworkId, Vec<ipam::Pool>>>,
-    /// How often the names of each network were told.
-    revisions: Mutex<HashMap<NetworkId, u64>>,
+    /// How often names of networks were told.
+    revision: Mutex<u64>,
     /// Held while a network is made.
     creating: tokio::sync::Mutex<()>,
 }
@@ -92,7 +92,7 @@ impl Networks {
         Ok(Self {
             index: RwLock::new(index),
             pools: Mutex::new(pools),
-            revisions: Mutex::default(),
+            revision: Mutex::default(),
             creating: tokio::sync::Mutex::default(),
         })
     }
@@ -166,10 +166,7 @@ impl Networks {
                 let ip: IpAddr = text
                     .parse()
                     .map_err(|_| Error::invalid(format!("invalid IP address: {text}")))?;
-                let is_configured = |subnet: &SubnetRecord| {
-                    let net = subnet.subnet.parse::<IpNet>();
-                    net.is_ok_and(|net| net.contains(&ip))
-                };
+                let is_configured = |subnet: &SubnetRecord| subnet.contains(ip);
                 let is_spoken = !of_family.is_empty();
                 match of_family.iter_mut().find(|pool| pool.net().contains(&ip)) {
                     Some(pool) => pool.reserve(ip).map(Some),

@@ -4,12 +4,12 @@
 //! last" must not depend on which call reaches the node first.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::PoisonError,
 };
 
 use network::{Member, Names};
-use types::{Namespace, NetworkId, container::EndpointSettings};
+use types::{Namespace, container::EndpointSettings};
 
 use crate::{
     Engine,
@@ -86,12 +86,12 @@ impl Engine {
 
     fn names_of(&self, namespace: &Namespace, network: &NetworkRecord) -> Names {
         // Held while the table is made: a later revision never knows less.
-        let mut revisions = self
+        let mut revision = self
             .networks
-            .revisions
+            .revision
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let revision = next(&mut revisions, &network.id);
+        *revision += 1;
         let members = self
             .containers
             .of(namespace)
@@ -101,16 +101,10 @@ impl Engine {
         Names {
             network: network.id.clone(),
             name: network.name.clone(),
-            revision,
+            revision: *revision,
             members,
         }
     }
-}
-
-fn next(revisions: &mut HashMap<NetworkId, u64>, id: &NetworkId) -> u64 {
-    let revision = revisions.entry(id.clone()).or_default();
-    *revision += 1;
-    *revision
 }
 
 /// A container as a network knows it: from the moment that it is given addresses.

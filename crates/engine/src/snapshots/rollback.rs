@@ -98,7 +98,7 @@ impl Engine {
     /// Takes a rollback back that has not come to its swap. The caller holds `op`.
     async fn give_up_rollback(&self, volume: &Volume) -> Result<()> {
         let mut record = (*volume.record()).clone();
-        record.phase = VolumePhase::Ready;
+        record.end_rollback();
         self.commit_volume(volume, record).await
     }
 
@@ -118,7 +118,7 @@ impl Engine {
         if !is_there {
             return error;
         }
-        record.phase = VolumePhase::Ready;
+        record.end_rollback();
         if let Err(second) = self.commit_volume(volume, record).await {
             tracing::warn!(volume = %volume.record().name, error = %second, "ending a failed rollback; kraud tries again later");
             return error;
@@ -218,12 +218,7 @@ impl Engine {
     /// not begun. Gives the containers to start. The caller holds `op`.
     pub(crate) async fn finish_rollback(&self, volume: &Volume) -> Result<Vec<ContainerId>> {
         let mut record = (*volume.record()).clone();
-        let VolumePhase::RollingBack {
-            to,
-            safety,
-            restart,
-        } = record.phase.clone()
-        else {
+        let VolumePhase::RollingBack { to, safety, .. } = record.phase.clone() else {
             return Ok(record.restart);
         };
         let snapshots = volume.snapshots();
@@ -242,8 +237,8 @@ impl Engine {
             }
         }
         fault::step("engine.rollback.swapped")?;
-        record.phase = VolumePhase::Ready;
-        record.restart.clone_from(&restart);
+        record.end_rollback();
+        let restart = record.restart.clone();
         self.commit_volume(volume, record).await?;
         volume.set_trouble("");
         if let Err(error) = fault::step("engine.rollback.ready") {

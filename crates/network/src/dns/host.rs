@@ -3,14 +3,17 @@
 use std::{
     fs,
     net::IpAddr,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    path::Path,
+    time::{Duration, Instant},
 };
+
+use tokio::sync::Mutex;
 
 /// Where systemd-resolved tells the servers behind its stub.
 const BEHIND_STUB: &str = "/run/systemd/resolve/resolv.conf";
 const STUB: &str = "127.0.0.53";
+/// How long what the file said is believed.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// What a resolv.conf says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,7 +29,12 @@ pub struct HostResolver {
 impl HostResolver {
     /// Reads the machine's own: behind systemd's stub, where that is all there is.
     pub fn read() -> Self {
-        Self::read_from(&path())
+        let usual = Self::read_from(Path::new("/etc/resolv.conf"));
+        let behind = Path::new(BEHIND_STUB);
+        if usual.servers == [STUB] && behind.exists() {
+            return Self::read_from(behind);
+        }
+        usual
     }
 
     fn read_from(path: &Path) -> Self {
@@ -56,33 +64,23 @@ impl HostResolver {
     }
 }
 
-fn path() -> PathBuf {
-    let usual = PathBuf::from("/etc/resolv.conf");
-    let only_stub = HostResolver::read_from(&usual).servers == [STUB];
-    if only_stub && Path::new(BEHIND_STUB).exists() {
-        return BEHIND_STUB.into();
-    }
-    usual
-}
-
-/// When a file was what: differs after any change.
-type Stamp = Option<(u64, i64, i64, u64)>;
-
-/// The machine's name servers, read again when their file has changed.
+/// The machine's name servers, as its file said within the last second.
 #[derive(Debug, Default)]
-pub(super) struct HostServers(Mutex<(Stamp, Vec<IpAddr>)>);
+pub(super) struct HostServers(Mutex<Option<(Instant, Vec<IpAddr>)>>);
 
 impl HostServers {
-    pub(super) fn now(&self) -> Vec<IpAddr> {
-        let path = path();
-        let stamp = fs::metadata(&path)
-            .ok()
-            .map(|meta| (meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.size()));
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.0 != stamp || stamp.is_none() {
-            *known = (stamp, HostResolver::read_from(&path).addresses());
+    pub(super) async fn now(&self) -> Vec<IpAddr> {
+        let mut known = self.0.lock().await;
+        if let Some((at, servers)) = &*known
+            && at.elapsed() < FRESH
+        {
+            return servers.clone();
         }
-        known.1.clone()
+        let read = tokio::task::spawn_blocking(|| HostResolver::read().addresses()).await;
+        // The runtime ends, and with it all questions.
+        let servers = read.unwrap_or_default();
+        *known = Some((Instant::now(), servers.clone()));
+        servers
     }
 }
 

@@ -170,7 +170,7 @@ impl Dns {
     }
 
     /// Who is asked for names that are not known here.
-    fn servers(&self, asker: &Asker) -> Vec<Server> {
+    async fn servers(&self, asker: &Asker) -> Vec<Server> {
         let resolver = asker.resolver();
         if !resolver.servers.is_empty() {
             let given = resolver.servers.iter();
@@ -181,7 +181,7 @@ impl Dns {
                 })
                 .collect();
         }
-        let servers = self.host.now().into_iter().map(|address| Server {
+        let servers = self.host.now().await.into_iter().map(|address| Server {
             address,
             from_host: address.is_loopback() || (address.is_ipv6() && !resolver.ipv6),
         });

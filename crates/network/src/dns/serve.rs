@@ -137,7 +137,7 @@ async fn pass_on(
             return failure(packet, FAILED);
         }
     };
-    let servers = dns.servers(asker);
+    let servers = dns.servers(asker).await;
     let answer = ask(&opener, asker.namespace.clone(), &servers, packet, udp).await;
     answer.or_else(|| failure(packet, FAILED))
 }
