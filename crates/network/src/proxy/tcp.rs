@@ -1,16 +1,22 @@
-//! TCP connections: both directions are copied until each side has closed its own.
+//! TCP connections: both directions are passed on until each side has closed its own. Content
+//! goes from socket to socket by way of a pipe, inside the kernel.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{Shutdown, SocketAddr},
+    time::Duration,
+};
 
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use tokio::{
-    io::copy_bidirectional_with_sizes,
+    io::Interest,
     net::{TcpListener, TcpStream},
     task::JoinSet,
     time::{sleep, timeout},
 };
 
-/// Bytes copied at once in each direction.
-const BUFFER: usize = 64 * 1024;
+/// Bytes passed on at once in each direction.
+const CHUNK: usize = 256 * 1024;
 /// How long a container may take to accept.
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -29,12 +35,35 @@ pub(super) async fn serve(listener: TcpListener, target: SocketAddr) {
     }
 }
 
-async fn pass_on(mut client: TcpStream, target: SocketAddr) {
-    let Ok(Ok(mut server)) = timeout(CONNECT, TcpStream::connect(target)).await else {
+async fn pass_on(client: TcpStream, target: SocketAddr) {
+    let Ok(Ok(server)) = timeout(CONNECT, TcpStream::connect(target)).await else {
         return;
     };
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
     // Either side may break off at any time; there is nobody to tell.
-    let _ = copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await;
+    let _ = tokio::try_join!(one_way(&client, &server), one_way(&server, &client));
+}
+
+/// Passes on what one side sends, and then that it is done.
+async fn one_way(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
+    let (out, into) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    // A smaller one does it as well: users have a limit of pages in pipes.
+    let _ = fcntl_setpipe_size(&into, CHUNK);
+    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    loop {
+        // The pipe is empty: what would block is the socket.
+        let fill = || Ok(splice(from, None, &into, None, CHUNK, flags)?);
+        let mut left = from.async_io(Interest::READABLE, fill).await?;
+        if left == 0 {
+            return socket2::SockRef::from(to).shutdown(Shutdown::Write);
+        }
+        while left > 0 {
+            let drain = || Ok(splice(&out, None, to, None, left, flags)?);
+            match to.async_io(Interest::WRITABLE, drain).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                passed => left -= passed,
+            }
+        }
+    }
 }
