@@ -1,16 +1,6 @@
 # What one does with a project from day to day.
 
-FIXTURES=$REPO/tests/compose
-mkdir -p "$DOCKER_CONFIG/cli-plugins"
-ln -sfn "$COMPOSE_PLUGIN" "$DOCKER_CONFIG/cli-plugins/docker-compose"
-
-# project NAME: a copy of a fixture to work in.
-project() { cp -r "$FIXTURES/$1/." .; export COMPOSE_PROJECT_NAME=$1; }
-dc() { docker compose "$@"; }
-# Networks and volumes are not swept up as containers are.
-gone() { dc --profile '*' down -v --remove-orphans -t 1 >/dev/null 2>&1; }
-one_of() { docker ps -q --filter "label=com.docker.compose.service=$1" | head -n1; }
-count_of() { docker ps -q --filter "label=com.docker.compose.service=$1" | wc -l; }
+. "$E2E_SUITES/lib.sh"
 
 test_up_and_down() {
     project shop
@@ -40,8 +30,9 @@ test_look() {
     has "$(dc ps)" shop-web-1
     eq "$(dc ps --format json | jq -r .Service | sort -u | tr '\n' ' ')" 'store web worker '
     until_has 5 'worker-1  | working for shop' dc logs --tail 5 worker
-    timeout 2 docker compose logs -f worker >followed 2>&1 || true
-    has "$(cat followed)" 'worker-2'
+    # Both workers, and what they write after one has begun to follow.
+    timeout 2 docker compose logs -f --since "$(date -u +%FT%TZ)" worker >followed 2>&1 || true
+    between "$(grep -c 'worker-1 .*working' followed)" 4 20; between "$(grep -c 'worker-2 .*working' followed)" 4 20
     eq "$(dc exec -T store cat /data/ready)" ready
     fails 3 docker compose exec -T store sh -c 'exit 3'
     eq "$(dc run --rm -T worker echo once)" once
@@ -127,18 +118,69 @@ test_an_image_that_changed() {
     docker rmi -f app:latest >/dev/null
 }
 
+test_pull_and_push() {
+    . "$REPO/tests/lib/registry.sh"
+    registry_start "$T/registry"
+    trap 'registry_stop "$T/registry"; sweep' EXIT
+    export COMPOSE_PROJECT_NAME=pushed
+    printf 'services:\n  app:\n    image: %s/app:1\n    build: .\n    init: true\n    command: sleep 1000\n' "$REGISTRY" >compose.yaml
+    docker tag busybox "$REGISTRY/app:1"
+    ok dc push
+    has "$(curl -s "http://$REGISTRY/v2/app/tags/list")" '"1"'
+    docker rmi "$REGISTRY/app:1" >/dev/null
+    ok dc pull
+    ok docker image inspect "$REGISTRY/app:1"
+    ok dc up -d --pull always
+    eq "$(dc ps --services --status running)" app
+    sed -i 's/app:1/nosuch:1/' compose.yaml
+    run dc pull; ne "$RC" 0; has "$ERR" 'not found'
+    sed -i 's/nosuch:1/app:1/' compose.yaml
+    gone
+    docker rmi "$REGISTRY/app:1" >/dev/null
+}
+
+test_watch() {
+    export COMPOSE_PROJECT_NAME=watched
+    mkdir src; echo one >src/file
+    cat >compose.yaml <<-'EOF'
+	services:
+	  app:
+	    image: watched-app
+	    build: .
+	    init: true
+	    command: sleep 1000
+	    develop:
+	      watch:
+	        - { action: sync, path: ./src, target: /src }
+	EOF
+    docker tag busybox watched-app
+    ok dc up -d
+    docker compose watch --no-up >watching 2>&1 & local watching=$!
+    until_has 10 'enabled' cat watching
+    sleep 0.5
+    echo two >src/file; echo new >src/other
+    content() { dc exec -T app sh -c 'cat /src/file /src/other' | tr '\n' ' '; }
+    until_eq 15 'two new ' content
+    rm src/other
+    content() { dc exec -T app sh -c 'cat /src/file; ls /src' | tr '\n' ' '; }
+    until_eq 15 'two file ' content
+    kill $watching; wait $watching 2>/dev/null || true
+    gone
+    docker rmi watched-app >/dev/null
+}
+
 test_bad_files() {
     export COMPOSE_PROJECT_NAME=bad
     compose() { printf 'services:\n  a:\n    image: '"${IMAGE:-busybox}"'\n    command: sleep 1000\n%s\n' "$1" >compose.yaml; run dc up -d; ne "$RC" 0; gone; }
     compose '    ports: ["99999:80"]'; matches "$ERR" '[Ii]nvalid hostPort: 99999'
     IMAGE=nosuch.invalid/image compose ''; has "$ERR" nosuch.invalid
-    compose $'    networks: {n: {ipv4_address: 10.200.0.9}}\nnetworks: {n: {ipam: {config: [{subnet: 10.201.0.0/24}]}}}'; matches "$ERR" 'no configured subnet|not in|invalid'
+    compose $'    networks: {n: {ipv4_address: 10.200.0.9}}\nnetworks: {n: {ipam: {config: [{subnet: 10.201.0.0/24}]}}}'; has "$ERR" 'no configured subnet or ip-range contain the IP address 10.200.0.9'
     compose $'    volumes: ["vol:/v"]\nvolumes: {vol: {driver: nosuch}}'; has "$ERR" nosuch
-    compose $'    volumes: ["vol:/v"]\nvolumes: {vol: {driver: nfs, driver_opts: {size: "-1"}}}'; has "$ERR" size
+    compose $'    volumes: ["vol:/v"]\nvolumes: {vol: {driver: nfs, driver_opts: {size: "-1"}}}'; has "$ERR" 'invalid value "-1" of volume option size'
     compose '    mem_limit: 1k'; has "$ERR" 'Minimum memory limit'
     # A port that somebody has.
     ok docker run -d --name holder -p 127.0.0.1:0:80 busybox sleep 1000
-    compose "    ports: [\"$(docker port holder 80):80\"]"; has "$ERR" 'already'
+    compose "    ports: [\"$(docker port holder 80):80\"]"; has "$ERR" 'port is already allocated'
     gone
     eq "$(docker volume ls -q; docker network ls -q --filter type=custom)" ''
 }

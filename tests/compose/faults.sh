@@ -1,10 +1,19 @@
 # kraud dies in the middle of what compose does: the next call converges.
 
-. "$REPO/tests/compose/everyday.sh"
-unset -f $(declare -F | awk '{ print $3 }' | grep '^test_')
+. "$E2E_SUITES/lib.sh"
+
+# What the kernel has of this daemon beside the default bridge: pairs, bridges, namespaces, processes, elements of rules.
+kernel_things() {
+    local id; id=$(instance_of "$KRAUD_TEST_DIR/data")
+    ip -o link show group $((16#$id)) | awk '{ print $2 }' | grep -v "^kr${id}0:" || true
+    find "/run/kraud/instances/$id/netns" "/run/kraud/instances/$id/runtime/c" -mindepth 1 -maxdepth 1
+    pgrep -f "/run/kraud/instances/$id/" | sed 's/^/shim /' || true
+    nft -j list table inet "kraud_$id" | jq -r '[.nftables[].set? // empty | {name, elem}] | map(select(.elem)) | .[] | "\(.name) \(.elem | length)"'
+}
 
 test_killed_during_up() {
-    local dir=$KRAUD_TEST_DIR moment
+    local dir=$KRAUD_TEST_DIR moment before
+    before=$(kernel_things)
     project shop
     for moment in 0.05 0.2 0.5 0.9 1.4; do
         (dc up -d >/dev/null 2>&1 || true) & local upping=$!
@@ -21,5 +30,6 @@ test_killed_during_up() {
         wait $upping
         ok dc down -v -t 1
         eq "$(docker ps -aq; docker volume ls -q; docker network ls -q --filter type=custom)" ''
+        until_eq 10 "$before" kernel_things
     done
 }

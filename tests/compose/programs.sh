@@ -1,7 +1,6 @@
 # Real programs: a database, a web site, a queue, out of Debian's packages.
 
-. "$REPO/tests/compose/everyday.sh"
-unset -f $(declare -F | awk '{ print $3 }' | grep '^test_')
+. "$E2E_SUITES/lib.sh"
 PATH=$(dirname "$KRAUD_BIN"):$PATH
 KR_HOST=$DOCKER_HOST; export KR_HOST
 

@@ -11,6 +11,12 @@ address() { ins "$1" "{{(index .NetworkSettings.Networks \"$2\").IPAddress}}"; }
 network() { docker network rm "${@: -1}" >/dev/null 2>&1 || true; docker network create "$@" >/dev/null; }
 drop() { docker ps -aq | xargs -r docker rm -f >/dev/null; docker network rm "$@" >/dev/null; }
 
+# nameserver ADDRESS: answers until the test ends.
+nameserver() {
+    python3 "$(dirname "${BASH_SOURCE[0]}")/../lib/nameserver.py" "$1" 53 & server=$!
+    trap 'kill $server; sweep' EXIT
+}
+
 test_names_and_aliases() {
     network one; network two
     sleeper ca --network one --network-alias svc --hostname host-a
@@ -109,8 +115,7 @@ test_a_new_daemon_goes_on() {
 test_other_names_are_passed_on() {
     network one
     gateway=$(docker network inspect -f '{{(index .IPAM.Config 0).Gateway}}' one)
-    python3 "$(dirname "${BASH_SOURCE[0]}")/../lib/nameserver.py" "$gateway" 53 & server=$!
-    trap 'kill $server; sweep' EXIT
+    nameserver "$gateway"
     sleeper ca --network one --dns "$gateway"
     until_eq 5 192.0.2.7 lookup ca plain.example
     eq "$(lookup ca plain)" 192.0.2.7 "a name without a dot"
@@ -151,5 +156,61 @@ test_options_of_resolv_conf() {
     has "$text" "nameserver 127.0.0.11"
     has "$text" "search example.org"
     has "$text" "options ndots:3"
+    drop one
+}
+
+test_one_upstream_after_the_other() {
+    network one
+    gateway=$(docker network inspect -f '{{(index .IPAM.Config 0).Gateway}}' one)
+    nameserver "$gateway"
+    sleeper ca --network one --dns 192.0.2.1 --dns "$gateway"
+    until_eq 10 192.0.2.7 lookup ca plain.example
+    # One that refuses connections is passed over at once.
+    sleeper cb --network one --dns "$(address ca one)" --dns "$gateway"
+    from=$(date +%s%N)
+    eq "$(lookup cb other.example)" 192.0.2.7
+    between $((($(date +%s%N) - from) / 1000000)) 0 1400
+    drop one
+}
+
+# A daemon that sees a resolv.conf of the test's own.
+test_the_machines_servers_change() {
+    usual=$DOCKER_HOST second=$T/second
+    echo 'nameserver 192.0.2.1' >"$T/resolv.conf"
+    cat >"$T/kraud" <<-EOF
+	#!/bin/sh
+	exec unshare --mount --propagation private sh -c 'mount --bind $T/resolv.conf /etc/resolv.conf; exec $KRAUD_BIN "\$@"' sh "\$@"
+	EOF
+    chmod +x "$T/kraud"
+    KRAUD_BIN=$T/kraud daemon_start "$second"
+    docker load -q -i "$(busybox_archive)" >/dev/null
+    network one
+    gateway=$(docker network inspect -f '{{(index .IPAM.Config 0).Gateway}}' one)
+    nameserver "$gateway"
+    trap 'kill $server; daemon_destroy "$second" || true; export DOCKER_HOST=$usual; sweep' EXIT
+    sleeper ca --network one
+    eq "$(lookup ca plain.example)" ""
+    echo "nameserver $gateway" >"$T/resolv.conf"
+    until_eq 10 192.0.2.7 lookup ca plain.example
+    eq "$(docker run --rm $IMG cat /etc/resolv.conf)" "nameserver $gateway"
+    drop one
+    daemon_destroy "$second" || fail "the second daemon leaves something behind"
+    export DOCKER_HOST=$usual
+}
+
+test_what_served_a_container_goes_with_it() {
+    local pid number; pid=$(daemon_pid "$KRAUD_TEST_DIR")
+    open_now() { find "/proc/$pid/fd" -mindepth 1 -lname 'socket:*' | wc -l; }
+    network one
+    sleeper first --network one
+    local before; before=$(open_now)
+    for number in 1 2 3 4 5 6 7 8; do
+        sleeper "c$number" --network one --dns 192.0.2.1
+        docker exec -d "c$number" nslookup -type=a other.example
+    done
+    [ "$(open_now)" -ge $((before + 16)) ] || fail "two sockets for each container: $before before, $(open_now) now"
+    for number in 1 2 3 4 5 6 7 8; do docker rm -f "c$number" >/dev/null; done
+    no_more() { [ "$(open_now)" -le "$before" ]; }
+    wait_until 15 no_more || fail "sockets: $before before, $(open_now) now"
     drop one
 }

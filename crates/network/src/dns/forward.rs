@@ -16,7 +16,7 @@ use std::{
 use rustix::fs::{Mode, OFlags};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
     net::{TcpSocket, TcpStream, UdpSocket},
     sync::oneshot,
     time::timeout,
@@ -193,7 +193,15 @@ async fn ask_one(
 /// One datagram; memory for it is taken only when it is there.
 async fn hear(socket: &UdpSocket) -> io::Result<Vec<u8>> {
     loop {
-        socket.readable().await?;
+        // A port that nobody listens on is told as an error, and only as that.
+        let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
+        if ready.is_error() {
+            if let Some(error) = socket.take_error()? {
+                return Err(error);
+            }
+            let taken = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+            let _ = socket.try_io(Interest::ERROR, taken);
+        }
         let mut buffer = vec![0; usize::from(u16::MAX)];
         match socket.try_recv(&mut buffer) {
             Ok(length) => {
