@@ -6,7 +6,8 @@
 #   dockerode   everyday use of the JavaScript SDK (dockerode.mjs)
 #   testcontainers  a Python program that waits for a container's log line (testcontainers_py.py)
 #   bollard     the test-suite that the Rust SDK ships in its package, against a registry of our own that holds
-#               stand-ins for the images it wants; bollard-expected.txt lists what does not pass, and why
+#               stand-ins for the images it wants; bollard-expected.txt lists what does not pass, and why; and
+#               everyday use of it (bollard_everyday.rs)
 #
 #   tests/sdk/run.sh [docker-py] [docker-py-suite] [aiodocker] [dockerode] [testcontainers] [bollard]
 #
@@ -122,6 +123,8 @@ bollard_source() {
 bollard() {
     local source log=$work/bollard.log name status reason
     source=$(bollard_source) || { verdict "not ok" "bollard: its package is fetched"; return; }
+    cp "$here/bollard_everyday.rs" "$source/tests/everyday.rs"
+    grep -q everyday "$source/Cargo.toml" || printf '\n[[test]]\nname = "everyday"\npath = "tests/everyday.rs"\n' >>"$source/Cargo.toml"
     (cd "$source" && CARGO_TARGET_DIR=${BOLLARD_TARGET:-$tools/bollard-build} cargo test --locked --tests --no-run --quiet) >"$work/build.log" 2>&1 || {
         tail -n 20 "$work/build.log"; verdict "not ok" "bollard: its tests build"; return
     }
@@ -150,6 +153,7 @@ bollard() {
                 ;;
         esac
     done < <(sed -nE 's/^test ([a-z_0-9:]+) .*\.\.\. (.*)$/\1 \2/p; s/^test ([a-z_0-9:]+) \.\.\. (ok|FAILED|ignored).*$/\1 \2/p' "$log" | sort -u)
+    grep -q '^test everyday ' "$log" || verdict "not ok" "bollard: everyday use of it runs"
     grep -q '^test ' "$log" || { tail -n 20 "$log"; verdict "not ok" "bollard: its tests run"; }
     [ -z "${E2E_KEEP_LOGS:-}" ] || cp "$log" "$E2E_KEEP_LOGS/bollard.log"
 }

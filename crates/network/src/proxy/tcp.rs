@@ -15,8 +15,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Bytes passed on at once in each direction.
-const CHUNK: usize = 256 * 1024;
+/// Bytes passed on at once in each direction, and the pipe's size: memory is taken only for what
+/// is under way.
+const CHUNK: usize = 1024 * 1024;
 /// How long a container may take to accept.
 const CONNECT: Duration = Duration::from_secs(10);
 
