@@ -123,6 +123,23 @@ print(s.recv(2048).decode())' "$1" "$port"
     kill $pid
 }
 
+test_ipv6_ports() {
+    local port
+    reached() { curl -s -o /dev/null -w '%{http_code}' --noproxy '*' --max-time 5 "http://$1/" || true; }
+    docker network create --ipv6 v6net >/dev/null
+    # Without a host address both families lead to it, also where the container has only one.
+    docker run -d --name old -p 80 $IMG httpd -f >/dev/null
+    docker run -d --name new --network v6net -p 80 $IMG httpd -f -p '[::]:80' >/dev/null
+    for name in old new; do
+        port=$(docker port $name 80/tcp | sed -n 's/^0.0.0.0://p')
+        eq "$(reached "127.0.0.1:$port") $(reached "[::1]:$port")" '404 404' $name
+    done
+    docker run -d --name one --network v6net -p '[::1]::80' $IMG httpd -f -p '[::]:80' >/dev/null
+    port=$(docker port one 80/tcp); port=${port##*:}
+    eq "$(reached "[::1]:$port") $(reached "127.0.0.1:$port")" '404 000'
+    docker rm -f new one >/dev/null; docker network rm v6net >/dev/null
+}
+
 test_port_freed_when_stopped() {
     port=$(free_port)
     serve n1 -p "$port:80"
