@@ -115,7 +115,7 @@ test_files_as_on_zfs() {
     truncate -s 1G "$D/bare.img"
     zpool create -m "$T/bare" barepool "$D/bare.img"
     CLEANUP="umount -l $T/bare"
-    SEEDS=1 HOLES=0.0 COARSE='time|utimensat|open_trunc|to_multiply_linked|updates_link_parent' like_bare data "$T/bare"
+    SEEDS=1 HOLES=0.0 COARSE='time|preserve_metadata|utimensat|open_trunc|to_multiply_linked|updates_link_parent' like_bare data "$T/bare"
     kra volume rm data >/dev/null; ok kraud pool rm zed
 }
 

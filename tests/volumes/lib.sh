@@ -41,14 +41,17 @@ settle() { wait "$@" 2>/dev/null || true; }
 power_cut() {
     local id pool=$D/data/pools/default.img pids point loop
     id=$(instance_of "$D/data")
+    pids=$(shims "$id"; find /sys/fs/cgroup -path "*kraud-$id/*" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u)
     # A machine loses its power at one moment: what was written while it was copied is no state that a device ever had.
+    # So nobody starts another write from now on; what the kernel has yet to write it may.
+    # shellcheck disable=SC2086
+    [ -z "$pids" ] || kill -STOP $pids 2>/dev/null || true
     for point in $(seq 30); do
         loop=$(writes_to "$pool")
         cp --sparse=always "$pool" "$pool.cut"
         [ "$loop" != "$(writes_to "$pool")" ] || break
         [ "$point" != 30 ] || fail "the pool is written to all the time: no moment of it can be copied"
     done
-    pids=$(shims "$id"; find /sys/fs/cgroup -path "*kraud-$id/*" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u)
     # What stands still for a snapshot does not even die.
     for point in "/run/kraud/instances/$id/volumes"/*; do fsfreeze -u "$point" 2>/dev/null || true; done
     find /sys/fs/cgroup -path "*kraud-$id/*" -name freezer.state -exec sh -c 'echo THAWED >"$1"' sh {} \; 2>/dev/null || true

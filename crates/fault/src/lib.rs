@@ -29,6 +29,7 @@ pub const POINTS: &[&str] = &[
     "btrfs.rollback.prepared",
     "btrfs.rollback.exchanged",
     "btrfs.rollback.frozen",
+    "btrfs.rollback.flushed",
     "btrfs.rollback.kept",
     "btrfs.rollback.removed",
     "btrfs.resize.grown",

@@ -431,7 +431,7 @@ impl Pool for BtrfsPool {
         rustix::fs::renameat_with(&directory, &*name, &directory, LIVE, RenameFlags::EXCHANGE)
             .during(|| format!("exchange the content of dataset {id:?}"))?;
         point("btrfs.rollback.exchanged");
-        if let Err(error) = keep_as_snapshot(&found.directory, &name) {
+        if let Err(error) = keep_as_snapshot(&found.directory, &found.note, &name) {
             tracing::debug!(%error, "the old content is removed instead of being kept");
         }
         dataset::destroy(&found.directory, &name)?;

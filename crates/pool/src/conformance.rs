@@ -51,7 +51,8 @@ macro_rules! conformance_tests {
     ($bench:path) => {
         $crate::conformance_tests!(@each $bench:
             empty_pool, create_twice, images_grow, errors_name_their_kind, content_survives_reopening,
-            snapshots_keep_content, snapshots_of_several, rollback_to_any, rollback_of_images,
+            snapshots_keep_content, snapshots_of_several, rollback_to_any, rollback_before_writeback,
+            rollback_of_images,
             clones_are_independent, clones_of_images, remove_with_snapshots, limit_of_live,
             limit_after_rollback, limit_of_clone, clone_writes_over_itself, origin_is_not_charged_for_clones,
             usage_is_exact, usage_of_snapshots, charged_follows, differences, full_pool, close_and_open, busy_close,

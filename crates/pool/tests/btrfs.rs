@@ -69,7 +69,7 @@ mod with_full_quotas {
         directory(name, true)
     }
     pool::conformance_tests!(@each bench:
-        empty_pool, content_survives_reopening, rollback_to_any, clones_are_independent,
+        empty_pool, content_survives_reopening, rollback_to_any, rollback_before_writeback, clones_are_independent,
         limit_of_live, limit_of_clone, usage_is_exact, usage_of_snapshots, destroy_needs_no_datasets);
 }
 

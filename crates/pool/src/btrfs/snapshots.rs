@@ -15,7 +15,8 @@ use super::{
     core::{Core, Dataset},
     dataset::{self, LIVE, Note, RUBBISH},
     groups::Group,
-    ioctl, locked,
+    ioctl::{self, Subvolume},
+    locked,
 };
 use fault::point;
 
@@ -25,10 +26,14 @@ const BATCH: &str = "new-batch";
 /// Takes a snapshot of a dataset's live subvolume, on the disk when it returns.
 pub(super) fn take_snapshot(directory: &Path, note: &Note, name: &OsStr) -> Result<()> {
     let live = dataset::open(&directory.join(LIVE))?;
+    copy_subvolume(directory, note, &live, name)
+}
+
+fn copy_subvolume(directory: &Path, note: &Note, source: &File, name: &OsStr) -> Result<()> {
     ioctl::snapshot_create(
         dataset::open(directory)?,
         name,
-        live,
+        source,
         Some(Group::new(1, note.group).0),
         true,
     )
@@ -126,35 +131,54 @@ fn undo_snapshot(path: &Path) {
 /// What is removed then is the snapshot. That is a matter of a few blocks, while to remove the
 /// first owner of a large tree the kernel rewrites the references of all of it, and every other
 /// call waits for seconds when it commits.
-pub(super) fn keep_as_snapshot(directory: &Path, name: &OsStr) -> Result<()> {
-    // A change within one tick of the clock after an earlier one need not be noted.
-    const TICK: Duration = Duration::from_millis(10);
+///
+/// Nobody may have a file of it open for writing: the kernel looks at a subvolume's read-only
+/// flag when a file is opened, not when it is written.
+pub(super) fn keep_as_snapshot(directory: &Path, note: &Note, name: &OsStr) -> Result<()> {
     let old = dataset::open(&directory.join(name))?;
     let about = || format!("look at the subvolumes in {}", directory.display());
     let info = ioctl::subvolume_info(&old).during(about)?;
     // Subvolumes in it are not in its snapshots.
-    if !dataset::nested(&old, info.id)?.is_empty() {
+    if !dataset::nested(&old, info.id)?.is_empty() || twin(directory, &info)?.is_none() {
         return Ok(());
     }
-    for snapshot in dataset::snapshots(directory)? {
-        let snapshot = dataset::snapshot_name(&snapshot);
-        let copy =
-            ioctl::subvolume_info(dataset::open(&directory.join(&snapshot))?).during(about)?;
-        if copy.parent != info.uuid
-            || copy.created.0 < info.changed.0
-            || copy.created.1 < info.changed.1 + TICK
-        {
-            continue;
-        }
-        ioctl::subvolume_freeze(&old).during(|| "make a subvolume read-only")?;
-        point("btrfs.rollback.frozen");
-        let parent = dataset::open(directory)?;
-        rustix::fs::renameat_with(&parent, name, &parent, &*snapshot, RenameFlags::EXCHANGE)
-            .during(|| format!("exchange two subvolumes in {}", directory.display()))?;
-        point("btrfs.rollback.kept");
+    ioctl::subvolume_freeze(&old).during(|| "make a subvolume read-only")?;
+    point("btrfs.rollback.frozen");
+    // A subvolume that was written to is not a changed one until its pages are written out, and
+    // nothing writes out those of one subvolume alone but a snapshot of it.
+    let flushed: OsString = format!("{RUBBISH}flushed").into();
+    dataset::destroy(directory, &flushed)?;
+    copy_subvolume(directory, note, &old, &flushed)?;
+    dataset::destroy(directory, &flushed)?;
+    point("btrfs.rollback.flushed");
+    let info = ioctl::subvolume_info(&old).during(about)?;
+    let Some(twin) = twin(directory, &info)? else {
         return Ok(());
-    }
+    };
+    let parent = dataset::open(directory)?;
+    rustix::fs::renameat_with(&parent, name, &parent, &*twin, RenameFlags::EXCHANGE)
+        .during(|| format!("exchange two subvolumes in {}", directory.display()))?;
+    point("btrfs.rollback.kept");
     Ok(())
+}
+
+/// The name of a snapshot in `directory` that was taken after the last change of a subvolume
+/// that is on the disk.
+fn twin(directory: &Path, of: &Subvolume) -> Result<Option<OsString>> {
+    // A change within one tick of the clock after an earlier one need not be noted.
+    const TICK: Duration = Duration::from_millis(10);
+    for snapshot in dataset::snapshots(directory)? {
+        let name = dataset::snapshot_name(&snapshot);
+        let copy = ioctl::subvolume_info(dataset::open(&directory.join(&name))?)
+            .during(|| format!("look at the subvolumes in {}", directory.display()))?;
+        if copy.parent == of.uuid
+            && copy.created.0 >= of.changed.0
+            && copy.created.1 >= of.changed.1 + TICK
+        {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// A snapshot that is removed again when this is dropped.

@@ -2,8 +2,11 @@
 
 use std::{
     fs::{self, File},
+    io::Write as _,
     os::unix::fs::FileExt as _,
     path::Path,
+    thread,
+    time::Duration,
 };
 
 use types::{SnapshotId, VolumeId, error::Kind, volume::Content};
@@ -229,6 +232,29 @@ pub fn rollback_to_any(bench: &mut dyn Bench) {
     pool.remove_snapshot(&id, &safety).unwrap();
     assert_eq!(live(&*pool, &id), unsaved);
     assert_eq!(pool.datasets().unwrap()[0].snapshots, []);
+}
+
+/// What was written after a snapshot and is still in memory gets into no snapshot by a rollback.
+pub fn rollback_before_writeback(bench: &mut dyn Bench) {
+    let pool = bench.pool();
+    let (id, path) = files(&*pool);
+    write(&path.join("file"), 1, M).unwrap();
+    // The clock that times of files come from moves in steps.
+    thread::sleep(Duration::from_millis(50));
+    let (state, first) = (live(&*pool, &id), taken(&*pool, &id));
+    let second = taken(&*pool, &id);
+    let mut file = File::options()
+        .append(true)
+        .open(path.join("file"))
+        .unwrap();
+    file.write_all(&noise(2, M)).unwrap();
+    drop(file);
+    pool.rollback(&id, &first).unwrap();
+    for snapshot in [&first, &second] {
+        let path = pool.snapshot_path(&id, snapshot).unwrap();
+        assert_eq!(contents(&path), state);
+    }
+    assert_eq!(live(&*pool, &id), state);
 }
 
 /// The same for images.
