@@ -193,8 +193,6 @@ pub(super) struct Space {
     pub(super) used: u64,
 }
 
-const WAIT_SYNC: Opcode = opcode::write::<u64>(MAGIC, 22);
-const START_SYNC: Opcode = opcode::read::<u64>(MAGIC, 24);
 const RESIZE: Opcode = opcode::write::<VolArgs>(MAGIC, 3);
 const SCAN_DEV: Opcode = opcode::write::<VolArgs>(MAGIC, 4);
 const FORGET_DEV: Opcode = opcode::write::<VolArgs>(MAGIC, 5);
@@ -213,10 +211,14 @@ const QGROUP_CREATE: Opcode = opcode::write::<QgroupCreateArgs>(MAGIC, 42);
 const QGROUP_LIMIT: Opcode = opcode::read::<QgroupLimitArgs>(MAGIC, 43);
 const QUOTA_RESCAN: Opcode = opcode::write::<[u64; 8]>(MAGIC, 44);
 const QUOTA_RESCAN_WAIT: Opcode = opcode::none(MAGIC, 46);
+const GET_FSLABEL: Opcode = opcode::read::<[u8; LABEL_SIZE]>(MAGIC, 49);
+const SET_FSLABEL: Opcode = opcode::write::<[u8; LABEL_SIZE]>(MAGIC, 50);
 const GET_DEV_STATS: Opcode = opcode::read_write::<DevStatsArgs>(MAGIC, 52);
 const GET_SUBVOL_INFO: Opcode = opcode::read::<SubvolInfoArgs>(MAGIC, 60);
 const SNAP_DESTROY_V2: Opcode = opcode::write::<VolArgsV2>(MAGIC, 63);
 
+/// `BTRFS_LABEL_SIZE`, with the NUL at the end.
+const LABEL_SIZE: usize = 256;
 const FLAG_RDONLY: u64 = 1 << 1;
 const FLAG_QGROUP_INHERIT: u64 = 1 << 2;
 const FLAG_SPEC_BY_ID: u64 = 1 << 4;
@@ -377,10 +379,15 @@ pub(super) fn subvolume_freeze(subvolume: impl AsFd) -> Io<()> {
 
 /// Commits the running transaction and waits for it. Other than syncfs it does not write out
 /// all that anybody has dirty.
+///
+/// To set the label, here to what it is, is the call that does nothing besides. The one made for
+/// this, `BTRFS_IOC_START_SYNC`, leaves the commit to a kernel thread that misses the request
+/// when it is about to go to sleep: then the caller hangs until the periodic commit, half a
+/// minute later.
 pub(super) fn commit(any: impl AsFd) -> Io<()> {
-    let mut transaction = 0u64;
-    call!(START_SYNC, u64, &any, transaction)?;
-    call!(WAIT_SYNC, u64, &any, transaction)
+    let mut label = [0u8; LABEL_SIZE];
+    call!(GET_FSLABEL, [u8; LABEL_SIZE], &any, label)?;
+    call!(SET_FSLABEL, [u8; LABEL_SIZE], &any, label)
 }
 
 /// Switches quotas on.
