@@ -266,16 +266,20 @@ pub(crate) fn grow(volume: &Volume, image: &Path, mount: &Path) -> Result<()> {
             "e2fsprogs",
             &[&device.to_string_lossy()],
         ),
-        FileSystem::Xfs => commands::must(
-            operation,
-            "xfs_growfs",
-            "xfsprogs",
-            &[&mount.to_string_lossy()],
-        )
-        // The kernel does not recover a log that holds two growths (xfs_buf_map_verify: out of
-        // range), and the superblock stays in the log for half a minute. A moment of rest
-        // brings it into place.
-        .and_then(|()| Frozen::new(vec![mount.to_owned()]).map(drop)),
+        FileSystem::Xfs => {
+            // The kernel does not recover a log that holds two growths (xfs_buf_map_verify: out
+            // of range), and the superblock stays in the log for half a minute. A moment of rest
+            // brings it into place: before, for a growth whose own was cut off, and after.
+            let rest = || Frozen::new(vec![mount.to_owned()]).map(drop);
+            rest()?;
+            commands::must(
+                operation,
+                "xfs_growfs",
+                "xfsprogs",
+                &[&mount.to_string_lossy()],
+            )?;
+            rest()
+        }
         FileSystem::Raw => Ok(()),
     }
 }
