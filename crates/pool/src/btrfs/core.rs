@@ -114,9 +114,20 @@ impl Core {
     /// Makes what was done last, and quotas right.
     pub(super) fn commit(&self, root: &File, what: impl FnOnce() -> String) -> Result<()> {
         ioctl::commit(root).during(what)?;
+        self.wake_cleaner();
         match self.mode {
             groups::Mode::Full => groups::count_anew(root),
             _ => Ok(()),
+        }
+    }
+
+    /// Has the kernel free the blocks of removed subvolumes now, not within half a minute.
+    ///
+    /// Its thread for that is woken by the one that commits, and that by a change of the label.
+    pub(super) fn wake_cleaner(&self) {
+        let label = groups::sysfs(&self.uuid).join("label");
+        if let Err(error) = fs::read(&label).and_then(|text| fs::write(&label, text)) {
+            tracing::debug!(pool = %self.name, %error, "the kernel frees what was removed later");
         }
     }
 

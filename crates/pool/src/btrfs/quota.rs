@@ -167,6 +167,7 @@ impl Core {
         let found = self.dataset(id)?;
         // What is charged is known when the transaction is committed.
         ioctl::commit(&root).during(|| format!("write dataset {id:?}"))?;
+        self.wake_cleaner();
         let survey = self.look_at(id)?;
         let charged = self.charged_now(found.group())?;
         let snapshots = match dataset::snapshots(&found.directory)?.is_empty() {
