@@ -50,6 +50,8 @@ pub struct Settings {
     pub bridge_subnet: String,
     /// What subnets of networks are cut from; docker's own ranges when empty.
     pub address_pools: Vec<network::ipam::PoolRange>,
+    /// Registries that may be reached insecurely, for `docker info`.
+    pub insecure_registries: Vec<String>,
     /// Log options for containers that ask for none.
     pub log_options: std::collections::BTreeMap<String, String>,
     /// Name of the zone that this node is in.

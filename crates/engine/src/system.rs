@@ -151,6 +151,8 @@ impl Engine {
             stopped: containers.len() - running - paused,
             images: self.catalog.list(&scope.namespace).await?.len(),
             data_dir: self.settings.data_dir.clone(),
+            address_pools: self.settings.address_pools.clone(),
+            insecure_registries: self.settings.insecure_registries.clone(),
             node: {
                 let mut node = self.node().await?;
                 node.warnings.extend(self.pool_warnings().await);

@@ -187,6 +187,9 @@ pub struct Info {
     pub stopped: usize,
     pub images: usize,
     pub data_dir: PathBuf,
+    /// Those that the operator chose, none otherwise.
+    pub address_pools: Vec<network::ipam::PoolRange>,
+    pub insecure_registries: Vec<String>,
     pub node: agent::NodeInfo,
 }
 

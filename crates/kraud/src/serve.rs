@@ -172,6 +172,7 @@ async fn wire(
         bridge: instance.bridge.clone(),
         bridge_subnet: config.bridge_subnet.clone(),
         address_pools: config.address_pools.clone(),
+        insecure_registries: config.insecure_registries.clone(),
         log_options: config.log_options.clone(),
         zone: config.zone.clone(),
     };

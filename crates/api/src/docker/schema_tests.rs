@@ -559,6 +559,8 @@ fn system() {
     schema.check("GET /system/df", &answer);
     let mut info = engine::view::Info::default();
     info.node.cgroup_version = 2;
+    info.address_pools = network::ipam::default_pools();
+    info.insecure_registries = vec!["registry.lan:5000".into()];
     schema.check("GET /info", &super::system::system_info(info));
     let auth = wire::system::AuthResponse {
         identity_token: String::new(),

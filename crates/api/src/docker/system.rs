@@ -15,8 +15,8 @@ use super::{
     router::Call,
     version::ApiVersion,
     wire::system::{
-        Commit, Component, DiskUsage, IndexInfo, PlatformName, PluginsInfo, RegistryConfig,
-        Runtime, SwarmInfo, SystemInfo, Version,
+        AddressPool, Commit, Component, DiskUsage, IndexInfo, PlatformName, PluginsInfo,
+        RegistryConfig, Runtime, SwarmInfo, SystemInfo, Version,
     },
 };
 
@@ -115,8 +115,8 @@ pub(super) fn system_info(info: Info) -> SystemInfo {
         driver: "overlay2",
         driver_status: driver_status(&node.backing_filesystem, node.supports_d_type),
         plugins: PluginsInfo {
-            volume: vec!["local"],
-            network: vec!["bridge", "host", "null"],
+            volume: vec!["local", "nfs", "lv2", "lv1", "gfs"],
+            network: vec!["bridge", "host", "macvlan", "null"],
             authorization: None,
             log: vec!["json-file", "local", "none"],
         },
@@ -143,7 +143,7 @@ pub(super) fn system_info(info: Info) -> SystemInfo {
         os_type: "linux",
         architecture: node.architecture,
         index_server_address: "https://index.docker.io/v1/",
-        registry_config: registry_config(),
+        registry_config: registry_config(info.insecure_registries),
         n_cpu: node.cpus,
         mem_total: node.memory,
         generic_resources: None,
@@ -175,6 +175,14 @@ pub(super) fn system_info(info: Info) -> SystemInfo {
             .map(|(_, name)| name.to_owned())
             .collect(),
         cdi_spec_dirs: Vec::new(),
+        default_address_pools: info
+            .address_pools
+            .iter()
+            .map(|pool| AddressPool {
+                base: pool.base.to_string(),
+                size: pool.size,
+            })
+            .collect(),
         warnings: Some(node.warnings).filter(|warnings| !warnings.is_empty()),
     }
 }
@@ -191,18 +199,25 @@ fn driver_status(backing: &str, d_type: bool) -> Vec<[String; 2]> {
     .into()
 }
 
-fn registry_config() -> RegistryConfig {
-    let hub = IndexInfo {
-        mirrors: Vec::new(),
-        name: "docker.io",
-        official: true,
-        secure: true,
+fn registry_config(insecure: Vec<String>) -> RegistryConfig {
+    let index = |name: &str, hub: bool| {
+        let info = IndexInfo {
+            mirrors: Vec::new(),
+            name: name.to_owned(),
+            official: hub,
+            secure: hub,
+        };
+        (name.to_owned(), info)
     };
-    RegistryConfig {
-        insecure_registry_cidrs: vec!["::1/128", "127.0.0.0/8"],
-        index_configs: BTreeMap::from([("docker.io", hub)]),
+    let mut config = RegistryConfig {
+        insecure_registry_cidrs: vec!["::1/128".to_owned(), "127.0.0.0/8".to_owned()],
+        index_configs: BTreeMap::from([index("docker.io", true)]),
         mirrors: None,
-    }
+    };
+    config
+        .index_configs
+        .extend(insecure.iter().map(|name| index(name, false)));
+    config
 }
 
 /// `GET /system/df`

@@ -75,7 +75,18 @@ pub struct SystemInfo {
     pub security_options: Vec<String>,
     #[serde(rename = "CDISpecDirs")]
     pub cdi_spec_dirs: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub default_address_pools: Vec<AddressPool>,
     pub warnings: Option<Vec<String>>,
+}
+
+/// One of `DefaultAddressPools`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct AddressPool {
+    pub base: String,
+    /// Prefix length of the subnets that are cut from it.
+    pub size: u8,
 }
 
 /// `PluginsInfo`.
@@ -93,8 +104,8 @@ pub struct PluginsInfo {
 #[serde(rename_all = "PascalCase")]
 pub struct RegistryConfig {
     #[serde(rename = "InsecureRegistryCIDRs")]
-    pub insecure_registry_cidrs: Vec<&'static str>,
-    pub index_configs: BTreeMap<&'static str, IndexInfo>,
+    pub insecure_registry_cidrs: Vec<String>,
+    pub index_configs: BTreeMap<String, IndexInfo>,
     pub mirrors: Option<Vec<String>>,
 }
 
@@ -103,7 +114,7 @@ pub struct RegistryConfig {
 #[serde(rename_all = "PascalCase")]
 pub struct IndexInfo {
     pub mirrors: Vec<String>,
-    pub name: &'static str,
+    pub name: String,
     pub official: bool,
     pub secure: bool,
 }
