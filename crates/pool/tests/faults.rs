@@ -68,7 +68,7 @@ impl Scene {
             ("snapshot", "taken") => &[Self::Snapshot],
             ("snapshot", _) => &[Self::Batch],
             ("remove_snapshot", _) => &[Self::RemoveSnapshot],
-            ("rollback", "frozen" | "kept") => &[Self::SafeRollback],
+            ("rollback", "frozen" | "flushed" | "kept") => &[Self::SafeRollback],
             ("rollback", _) => &[Self::Rollback, Self::SafeRollback],
             ("resize", _) => &[Self::Resize],
             ("limit", _) => &[Self::Limit],

@@ -126,7 +126,14 @@ impl Core {
     /// Its thread for that is woken by the one that commits, and that by a change of the label.
     pub(super) fn wake_cleaner(&self) {
         let label = groups::sysfs(&self.uuid).join("label");
-        if let Err(error) = fs::read(&label).and_then(|text| fs::write(&label, text)) {
+        let rewritten = fs::read(&label).and_then(|mut text| {
+            // Without a line end a write of nothing would be none.
+            if text.is_empty() {
+                text.push(b'\n');
+            }
+            fs::write(&label, text)
+        });
+        if let Err(error) = rewritten {
             tracing::debug!(pool = %self.name, %error, "the kernel frees what was removed later");
         }
     }
