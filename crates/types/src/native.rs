@@ -4,6 +4,7 @@
 //! value are left out; readers ignore fields that they do not know. With the feature `schema`
 //! every type can describe itself for the API's OpenAPI document.
 
+mod identity;
 mod pool;
 #[cfg(feature = "schema")]
 mod schema;
@@ -14,6 +15,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    identity::{
+        Authority, Certificate, CertificateCreate, Tenant, TenantCreate, TenantCreated, TenantList,
+        Token, TokenCreate, TokenCreated, TokenList, Whoami,
+    },
     pool::{Pool, PoolCreate, PoolEngine, PoolGrow, PoolList, PoolSource},
     snapshot::{
         Change, ChangeKind, ChangeList, Rollback, RollbackRequest, Snapshot, SnapshotCreate,

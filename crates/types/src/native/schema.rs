@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::{
-    ContainerId, Kind, PoolName, SnapshotId, SnapshotName, Time, VolumeId, VolumeName,
-    volume::schedule::Schedule,
+    ContainerId, Kind, Namespace, PoolName, SnapshotId, SnapshotName, Time, TokenId, VolumeId,
+    VolumeName, volume::schedule::Schedule,
 };
 
 macro_rules! text {
@@ -26,6 +26,8 @@ text! {
     VolumeName { "pattern": "^[a-zA-Z0-9][a-zA-Z0-9_.-]+$", "maxLength": 255 }
     SnapshotName { "pattern": "^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", "maxLength": 128 }
     PoolName { "pattern": "^[a-zA-Z][a-zA-Z0-9_.-]*$", "maxLength": 32 }
+    Namespace { "pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength": 63 }
+    TokenId { "pattern": "^[a-z0-9]{12}$" }
     VolumeId { "pattern": "^[0-9a-f]{64}$" }
     SnapshotId { "pattern": "^[0-9a-f]{64}$" }
     ContainerId { "pattern": "^[0-9a-f]{64}$" }

@@ -1,0 +1,152 @@
+//! Tenants, tokens and certificates.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Namespace, Role, Time, TokenId};
+
+/// Who the caller is, to kraud.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Whoami {
+    pub namespace: Namespace,
+    pub role: Role,
+    /// The token that was shown, or that the certificate was asked for with. None over the socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenId>,
+    /// When the right ends, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Time>,
+    /// `socket`, `token` or `certificate`.
+    pub by: String,
+}
+
+/// A token, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Token {
+    pub id: TokenId,
+    pub namespace: Namespace,
+    pub role: Role,
+    /// What it is for, in the words of who made it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    pub created: Time,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Time>,
+    /// When it was last shown, to within a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<Time>,
+}
+
+/// Asks for a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TokenCreate {
+    pub role: Role,
+    #[serde(default)]
+    pub description: String,
+    /// When it ends; never, without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Time>,
+    /// For the operator: the namespace it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Namespace>,
+}
+
+/// A new token. The only time that its secret is shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct TokenCreated {
+    pub token: Token,
+    /// The whole token, for `KR_ACCESS_TOKEN`.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for TokenCreated {
+    /// Without the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenCreated")
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `GET /tokens`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct TokenList {
+    pub tokens: Vec<Token>,
+}
+
+/// A namespace of somebody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Tenant {
+    pub name: Namespace,
+    pub created: Time,
+    /// How many containers, volumes and images it has.
+    pub containers: usize,
+    pub volumes: usize,
+    pub images: usize,
+}
+
+/// Asks for a namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TenantCreate {
+    pub name: Namespace,
+}
+
+/// A new namespace and its owner's token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct TenantCreated {
+    pub tenant: Tenant,
+    pub owner: TokenCreated,
+}
+
+/// `GET /tenants`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct TenantList {
+    pub tenants: Vec<Tenant>,
+}
+
+/// Asks for a client certificate, for programs that know no tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CertificateCreate {
+    /// The public key, PEM (`PUBLIC KEY`), on the curve P-256.
+    pub public_key: String,
+    /// How long it shall be good for, seconds; an hour to thirty days.
+    pub seconds: u64,
+}
+
+/// A client certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Certificate {
+    /// SHA-256 of its DER form, hexadecimal.
+    pub fingerprint: String,
+    /// PEM.
+    pub certificate: String,
+    /// Those to trust for the server's own certificate, PEM. Empty where a public authority has
+    /// signed it.
+    pub authorities: String,
+    pub expires: Time,
+}
+
+/// `GET /authority`: what to trust this server by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Authority {
+    /// SHA-256 of the DER form of the certificate to trust, hexadecimal.
+    pub fingerprint: String,
+    /// As in [`Certificate::authorities`].
+    pub authorities: String,
+    /// Until when it is good.
+    pub expires: Time,
+}
