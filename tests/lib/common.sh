@@ -40,7 +40,7 @@ wait_until() {
 daemon_start() {
     local dir=$1
     mkdir -p "$dir/data" "$dir/run"
-    setsid "$KRAUD_BIN" serve --data-dir "$dir/data" --socket "$dir/run/kraud.sock" \
+    setsid "$KRAUD_BIN" serve --data-dir "$dir/data" --socket "$dir/run/kraud.sock" --listen "${KRAUD_TEST_LISTEN:-none}" \
         ${KRAUD_TEST_ARGS:-} >>"$dir/kraud.log" 2>&1 </dev/null &
     echo $! >"$dir/kraud.pid"
     disown

@@ -4,6 +4,7 @@
 //! decide, and never keep state of their own. [`http`] carries connections (keep-alive,
 //! half-close, hijacking), [`docker`] and [`native`] speak the protocols.
 
+mod auth;
 pub mod docker;
 pub mod fuzz;
 pub mod http;
@@ -20,7 +21,13 @@ pub async fn serve(listener: UnixListener, engine: Engine, shutdown: impl Future
     http::serve(listener, router(engine), shutdown).await;
 }
 
-/// Both APIs as a service.
+/// Serves both APIs behind a door to the network until `shutdown` resolves.
+pub async fn serve_tls(door: http::Door, engine: Engine, shutdown: impl Future<Output = ()>) {
+    http::serve_tls(door, router(engine), shutdown).await;
+}
+
+/// Both APIs as a service, for requests whose [`http::Peer`] is known.
 pub fn router(engine: Engine) -> axum::Router {
-    native::beside(docker::router(engine.clone()), engine)
+    let both = native::beside(docker::router(engine.clone()), engine.clone());
+    auth::behind(both, engine)
 }

@@ -6,6 +6,7 @@
 mod call;
 mod error;
 mod host;
+mod identity;
 mod pools;
 mod snapshots;
 #[cfg(test)]

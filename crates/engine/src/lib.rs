@@ -20,6 +20,7 @@ mod registry;
 pub mod request;
 mod snapshots;
 mod system;
+mod tenants;
 pub mod view;
 mod volumes;
 
@@ -52,6 +53,9 @@ pub struct Settings {
     pub address_pools: Vec<network::ipam::PoolRange>,
     /// Registries that may be reached insecurely, for `docker info`.
     pub insecure_registries: Vec<String>,
+    /// What clients trust the server by, PEM, where its certificate is the operator's: empty for
+    /// what everybody trusts.
+    pub authorities: Option<String>,
     /// Log options for containers that ask for none.
     pub log_options: std::collections::BTreeMap<String, String>,
     /// Name of the zone that this node is in.
@@ -107,6 +111,7 @@ pub struct Inner {
     execs: exec::Table,
     events: Events,
     installation: record::InstallationRecord,
+    identities: identity::Identities,
     writer: containers::StateWriter,
     started_at: Time,
     stopping: tokio::sync::watch::Sender<bool>,
@@ -134,6 +139,7 @@ impl Engine {
         let pools = pools::Table::load(store.as_ref()).await?;
         let containers = Table::load(store.as_ref()).await?;
         let catalog = Catalog::new(store.clone());
+        let identities = identity::Identities::open(store.clone(), installation.short()).await?;
         let writer = containers::StateWriter::spawn(store.clone());
         let engine = Self(Arc::new(Inner {
             settings,
@@ -148,6 +154,7 @@ impl Engine {
             execs: exec::Table::default(),
             events: Events::new(),
             installation,
+            identities,
             writer,
             started_at: Time::now(),
             stopping: tokio::sync::watch::Sender::new(false),
@@ -156,6 +163,7 @@ impl Engine {
         engine
             .images
             .set_pins(Arc::new(images::Pins(Arc::downgrade(&engine.0))));
+        engine.recover_tenants().await;
         let images = engine.images.clone();
         tokio::spawn(async move {
             if let Err(error) = images.collect_garbage().await {

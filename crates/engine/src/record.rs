@@ -363,6 +363,13 @@ pub struct InstallationRecord {
     pub created: Time,
 }
 
+impl InstallationRecord {
+    /// What tells installations apart in names.
+    pub(crate) fn short(&self) -> &str {
+        self.id.get(..8).unwrap_or(&self.id)
+    }
+}
+
 impl Record for InstallationRecord {
     const NOUN: &'static str = "installation";
 }

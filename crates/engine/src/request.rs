@@ -2,16 +2,45 @@
 
 use std::collections::BTreeMap;
 
+use identity::Caller;
 use types::{
     Config, Filters, HostConfig, Namespace,
     container::{EndpointSettings, Resources, RestartPolicy},
 };
 
 /// On whose behalf a call is made.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Scope {
     /// The namespace whose objects the call can see.
     pub namespace: Namespace,
+    /// Who makes it, and with which rights.
+    pub caller: Caller,
+}
+
+impl Default for Scope {
+    /// The operator, over the socket.
+    fn default() -> Self {
+        Caller::operator().into()
+    }
+}
+
+impl Scope {
+    /// For what kraud does by itself in a namespace.
+    pub(crate) fn within(namespace: Namespace) -> Self {
+        Self {
+            namespace,
+            caller: Caller::operator(),
+        }
+    }
+}
+
+impl From<Caller> for Scope {
+    fn from(caller: Caller) -> Self {
+        Self {
+            namespace: caller.namespace.clone(),
+            caller,
+        }
+    }
 }
 
 /// `POST /containers/create`.

@@ -138,6 +138,8 @@ struct Inner {
     tables: RwLock<Tables>,
     /// Held while records are changed.
     changing: tokio::sync::Mutex<()>,
+    /// The number of the newest authority.
+    newest: watch::Sender<u32>,
 }
 
 /// All that is known of callers. Cheap to clone.
@@ -185,6 +187,7 @@ impl Identities {
             store,
             tables: RwLock::new(tables),
             changing: tokio::sync::Mutex::default(),
+            newest: watch::Sender::new(0),
         }));
         if identities.read(|tables| tables.authorities.is_empty()) {
             identities.authority_rotate(installation).await?;
@@ -624,8 +627,15 @@ impl Identities {
             .when(Guard::Absent(key.clone()))
             .put_record(key, &record)?;
         self.0.store.commit(txn).await?;
+        let number = record.number;
         self.write(|tables| tables.authorities.push(Arc::new(record)));
+        self.0.newest.send_replace(number);
         Ok(())
+    }
+
+    /// Tells when there is a new one.
+    pub fn authority_changes(&self) -> watch::Receiver<u32> {
+        self.0.newest.subscribe()
     }
 
     /// The DER form of all that clients' certificates may be signed by.

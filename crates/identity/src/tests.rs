@@ -304,5 +304,4 @@ async fn servers_show_what_leads_to_every_authority() {
     assert_eq!(shown.len(), 4);
     assert_eq!(identities.client_roots().unwrap().len(), 2);
     assert_eq!(identities.authorities_pem().matches("BEGIN").count(), 2);
-    assert!(identities.is_ok() || true);
 }

@@ -34,7 +34,7 @@ impl From<Kind> for Code {
             Kind::Conflict => Self::Conflict,
             Kind::NotModified => Self::Done,
             Kind::Unauthorized | Kind::Forbidden => Self::Forbidden,
-            Kind::NotImplemented | Kind::Unavailable => Self::Unavailable,
+            Kind::TooMany | Kind::NotImplemented | Kind::Unavailable => Self::Unavailable,
             Kind::System => Self::Failed,
         }
     }

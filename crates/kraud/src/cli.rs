@@ -29,6 +29,9 @@ EXAMPLES
       kraud serve --data-dir /srv/two --socket /run/two.sock
   A storage pool on two disks, every block on both:
       kraud pool create safe --engine btrfs --device /dev/sdb --device /dev/sdc --mirror
+  Let somebody in over the network (prints the token of its owner):
+      kraud tenant create shop
+      kraud fingerprint
   Stop the daemon and its containers:
       kraud stop --containers
 
@@ -58,6 +61,15 @@ pub(crate) enum Command {
     /// Make, look at, grow and remove storage pools
     #[command(arg_required_else_help = true)]
     Pool(Pool),
+    /// Make, list and remove tenants: namespaces of those who come over the network
+    #[command(arg_required_else_help = true)]
+    Tenant(Tenant),
+    /// Print what the server's certificate is known by, for `kra login --fingerprint`
+    #[command(after_help = "Examples:\n  kraud fingerprint\n  kraud fingerprint -o json")]
+    Fingerprint(Authority),
+    /// Make another certificate authority; what the ones before have signed stays good
+    #[command(after_help = "Examples:\n  kraud rotate-authority")]
+    RotateAuthority(Authority),
     /// Print the completions of a shell
     #[command(after_help = "Examples:\n  kraud completions bash > /etc/bash_completion.d/kraud")]
     Completions {
@@ -107,6 +119,26 @@ pub(crate) struct Serve {
     /// Log level, or a filter such as `info,engine=debug`; RUST_LOG goes before it [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log: Option<String>,
+    /// Where to serve the API over the network, by TLS; `none` for nowhere [default: 0.0.0.0:2376]
+    #[arg(long, value_name = "ADDRESS:PORT", env = "KRAUD_LISTEN")]
+    pub(crate) listen: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tenant {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(subcommand)]
+    pub(crate) command: crate::tenant::Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Authority {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Args)]

@@ -2,13 +2,17 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
-use crate::cli::Place;
+use crate::{
+    cli::Place,
+    tls::{Files, is_name},
+};
 
 const DEFAULT_FILE: &str = "/etc/kraud/kraud.toml";
 
@@ -36,6 +40,42 @@ struct File {
     insecure_registries: Vec<String>,
     /// Name of the zone that this node is in.
     zone: Option<String>,
+    /// `address:port` of the door to the network, or `none`.
+    listen: Option<String>,
+    /// Names that this kraud is spoken to by, for its certificate.
+    names: Vec<String>,
+    /// The operator's own certificate chain, its key, and what clients shall trust it by where no
+    /// public authority has signed it.
+    tls_certificate: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    tls_authority: Option<PathBuf>,
+}
+
+/// Where the API is served over the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listen {
+    None,
+    /// Where nobody said otherwise: if it can be.
+    Usual(SocketAddr),
+    At(SocketAddr),
+}
+
+impl Listen {
+    /// As docker has it for TLS.
+    const PORT: u16 = 2376;
+
+    fn parse(text: Option<&str>) -> anyhow::Result<Self> {
+        let usual = || SocketAddr::from(([0, 0, 0, 0], Self::PORT));
+        match text {
+            None => Ok(Self::Usual(usual())),
+            Some("none") => Ok(Self::None),
+            Some(text) => text.parse().map(Self::At).with_context(|| {
+                format!(
+                    "invalid address {text:?} to listen on: want 0.0.0.0:2376, [::]:2376 or none"
+                )
+            }),
+        }
+    }
 }
 
 /// A range that subnets of networks are cut from.
@@ -83,6 +123,11 @@ pub(crate) struct Config {
     pub(crate) log_options: BTreeMap<String, String>,
     pub(crate) insecure_registries: Vec<String>,
     pub(crate) zone: String,
+    pub(crate) listen: Listen,
+    pub(crate) names: Vec<String>,
+    pub(crate) certificate: Option<Files>,
+    /// What clients trust, where the certificate is the operator's: empty for what everybody trusts.
+    pub(crate) authorities: Option<String>,
 }
 
 /// Where OCI runtimes are looked for besides PATH.
@@ -112,7 +157,16 @@ pub(crate) fn find_program(names: &[&str]) -> Option<PathBuf> {
 
 impl Config {
     /// Reads the file and lays the command line over it.
-    pub(crate) fn load(place: &Place, log: Option<&str>) -> anyhow::Result<Self> {
+    pub(crate) fn load(place: &Place) -> anyhow::Result<Self> {
+        Self::load_for(place, None, None)
+    }
+
+    /// The same with what only `serve` is told.
+    pub(crate) fn load_for(
+        place: &Place,
+        log: Option<&str>,
+        listen: Option<&str>,
+    ) -> anyhow::Result<Self> {
         let file = match &place.config {
             Some(path) => read(path)?,
             None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
@@ -129,6 +183,26 @@ impl Config {
             std::path::absolute(&path)
                 .with_context(|| format!("making {} absolute", path.display()))
         };
+        let certificate = match (&file.tls_certificate, &file.tls_key) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some(Files {
+                certificate: certificate.clone(),
+                key: key.clone(),
+            }),
+            _ => bail!("tls-certificate and tls-key go together"),
+        };
+        let authorities = match (&certificate, &file.tls_authority) {
+            (None, None) => None,
+            (None, Some(_)) => bail!("tls-authority goes with tls-certificate and tls-key"),
+            (Some(_), None) => Some(String::new()),
+            (Some(_), Some(path)) => Some(
+                std::fs::read_to_string(path)
+                    .with_context(|| format!("reading tls-authority {}", path.display()))?,
+            ),
+        };
+        if let Some(bad) = file.names.iter().find(|name| !is_name(name)) {
+            bail!("names: {bad:?} is no name of a machine");
+        }
         Ok(Self {
             data_dir: absolute(
                 place
@@ -163,6 +237,10 @@ impl Config {
             log_options: file.log_opts,
             insecure_registries: file.insecure_registries,
             zone: file.zone.unwrap_or_else(|| "default".into()),
+            listen: Listen::parse(listen.or(file.listen.as_deref()))?,
+            names: file.names,
+            certificate,
+            authorities,
         })
     }
 

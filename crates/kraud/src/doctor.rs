@@ -37,7 +37,7 @@ struct Finding {
 
 /// Prints all findings; fails when kraud could not run here.
 pub(crate) fn run(options: &cli::Doctor) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&options.place, None)?;
+    let config = Config::load(&options.place)?;
     let findings = [
         vec![
             rights(),

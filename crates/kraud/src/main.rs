@@ -9,6 +9,8 @@ mod notify;
 mod pool;
 mod serve;
 mod stop;
+mod tenant;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -21,6 +23,9 @@ fn main() -> ExitCode {
         cli::Command::Stop(options) => stop::run(&options),
         cli::Command::Doctor(options) => doctor::run(&options),
         cli::Command::Pool(options) => pool::run(&options),
+        cli::Command::Tenant(options) => tenant::run(&options),
+        cli::Command::Fingerprint(options) => tenant::fingerprint(&options, false),
+        cli::Command::RotateAuthority(options) => tenant::fingerprint(&options, true),
         cli::Command::Completions { shell } => {
             cli::completions(shell);
             Ok(ExitCode::SUCCESS)

@@ -120,7 +120,7 @@ pub(crate) struct Grow {
 
 /// Asks the daemon and prints what it says.
 pub(crate) fn run(options: &cli::Pool) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&options.place, None)?;
+    let config = Config::load(&options.place)?;
     let client = Client::new(Host::Unix(config.socket));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

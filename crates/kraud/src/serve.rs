@@ -18,11 +18,15 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use crate::{cli, config::Config, instance::Instance, notify::notify};
+use crate::{cli, config::Config, instance::Instance, notify::notify, tls};
 
 /// Runs the daemon until a signal ends it.
 pub(crate) fn run(options: &cli::Serve) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&options.place, options.log.as_deref())?;
+    let config = Config::load_for(
+        &options.place,
+        options.log.as_deref(),
+        options.listen.as_deref(),
+    )?;
     log_to_stderr(&config.log)?;
     if !nix::unistd::geteuid().is_root() {
         bail!("kraud needs root: it makes mounts, network and control groups (sudo kraud serve)");
@@ -84,21 +88,32 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         .context("opening the store")??;
     let engine = wire(&config, &instance, Arc::new(store)).await?;
     let listener = listen(&config)?;
+    let door = tls::open(&config, engine.identities()).await?;
     fs::write(instance.pid_file(), std::process::id().to_string())
         .context("writing the pid file")?;
 
+    let network = match &door {
+        Some(door) => format!(" and https://{}", door.listener.local_addr()?),
+        None => String::new(),
+    };
     println!(
-        "kraud {} is ready on unix://{} (data in {}, {} ms)",
+        "kraud {} is ready on unix://{}{network} (data in {}, {} ms)",
         env!("CARGO_PKG_VERSION"),
         config.socket.display(),
         config.data_dir.display(),
         begun.elapsed().as_millis()
     );
     notify("READY=1");
-    let (stop, mut stopped) = tokio::sync::watch::channel(false);
-    let serving = tokio::spawn(api::serve(listener, engine.clone(), async move {
-        let _ = stopped.wait_for(|stopped| *stopped).await;
-    }));
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let when_stopped = || {
+        let mut stopped = stopped.clone();
+        async move {
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        }
+    };
+    let serving = tokio::spawn(api::serve(listener, engine.clone(), when_stopped()));
+    let outside =
+        door.map(|door| tokio::spawn(api::serve_tls(door, engine.clone(), when_stopped())));
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping; containers keep running"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping; containers keep running"),
@@ -106,7 +121,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     notify("STOPPING=1");
     let _ = stop.send(true);
     engine.shut_down().await;
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), serving).await;
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), async {
+        let _ = serving.await;
+        if let Some(outside) = outside {
+            let _ = outside.await;
+        }
+    })
+    .await;
     let _ = fs::remove_file(&config.socket);
     let _ = fs::remove_file(instance.pid_file());
     // Where no container runs on, nothing is left; what it holds otherwise keeps a directory.
@@ -173,6 +194,7 @@ async fn wire(
         bridge_subnet: config.bridge_subnet.clone(),
         address_pools: config.address_pools.clone(),
         insecure_registries: config.insecure_registries.clone(),
+        authorities: config.authorities.clone(),
         log_options: config.log_options.clone(),
         zone: config.zone.clone(),
     };

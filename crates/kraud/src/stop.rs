@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Stops the daemon of a data directory. Fine when none runs.
 pub(crate) fn run(options: &cli::Stop) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&options.place, None)?;
+    let config = Config::load(&options.place)?;
     if !config.data_dir.exists() {
         println!("there is no kraud in {}", config.data_dir.display());
         return Ok(ExitCode::SUCCESS);

@@ -139,7 +139,7 @@ impl Daemon {
             .append(true)
             .open(self.directory().join("kraud.log"))?;
         let child = Command::new(&self.binary)
-            .arg("serve")
+            .args(["serve", "--listen", "none"])
             .arg("--data-dir")
             .arg(self.directory().join("data"))
             .arg("--socket")

@@ -21,6 +21,8 @@ pub enum Kind {
     Unauthorized,
     /// The caller may not do this.
     Forbidden,
+    /// The caller asks too often, or for too much at once.
+    TooMany,
     /// kraud does not do this (yet).
     NotImplemented,
     /// Something that is needed is not there right now; trying again can help.

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     identity::{
-        Authority, Certificate, CertificateCreate, Tenant, TenantCreate, TenantCreated, TenantList,
-        Token, TokenCreate, TokenCreated, TokenList, Whoami,
+        Authority, AuthorityRotate, Certificate, CertificateCreate, Tenant, TenantCreate,
+        TenantCreated, TenantList, Token, TokenCreate, TokenCreated, TokenList, Whoami,
     },
     pool::{Pool, PoolCreate, PoolEngine, PoolGrow, PoolList, PoolSource},
     snapshot::{

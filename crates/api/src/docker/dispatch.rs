@@ -16,9 +16,10 @@ use axum::{
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
 use percent_encoding::percent_decode_str;
-use types::{Error, Result};
+use types::{Access, Error, Result};
 
 use super::{call::Call, error, query::Query, version::ApiVersion};
+use crate::auth;
 
 /// How far a call is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +41,26 @@ pub struct Route<S: 'static> {
     /// The path, with at most one wildcard in braces, which matches slashes too.
     pub path: &'static str,
     pub support: Support,
+    /// What a caller needs for it.
+    pub access: Access,
     pub handler: Handler<S>,
 }
 
+/// What calls of a method need, where a row does not say otherwise.
+pub(crate) fn usual_access(method: &Method) -> Access {
+    if is_change(method) {
+        Access::Write
+    } else {
+        Access::Read
+    }
+}
+
 impl<S> Route<S> {
+    /// The row, with another need.
+    pub(super) fn needs(mut self, access: Access) -> Self {
+        self.access = access;
+        self
+    }
     /// What the wildcard matches of `path`, where the route fits.
     fn matches<'p>(&self, path: &'p str) -> Option<&'p str> {
         match self.path.split_once('{') {
@@ -154,6 +171,7 @@ fn find<S>(
         .filter(|route| route.method == parts.method)
         .find_map(|route| route.matches(rest).map(|name| (route, name.to_owned())))
         .ok_or_else(not_found)?;
+    auth::check(&parts, route.access)?;
     let version = version.map_or(Ok(ApiVersion::MAX), ApiVersion::negotiate)?;
     let query = Query::parse(parts.uri.query());
     Ok((
@@ -201,6 +219,8 @@ fn add_headers(response: &mut Response) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use axum::{body::Body, http::StatusCode};
     use http_body_util::BodyExt as _;
     use tower::ServiceExt as _;
@@ -216,29 +236,33 @@ mod tests {
     fn panics(_: Call<()>) -> BoxFuture<'static, Result<Response>> {
         Box::pin(async { panic!("as wanted") })
     }
-    const fn row(method: Method, path: &'static str, handler: Handler<()>) -> Route<()> {
+    fn row(method: Method, path: &'static str, handler: Handler<()>) -> Route<()> {
         Route {
             method,
             path,
             support: Support::Full,
+            access: usual_access(&Method::GET),
             handler,
         }
     }
-    static TABLE: [Route<()>; 5] = [
-        row(Method::GET, "/images/json", echo),
-        row(Method::GET, "/images/{name}/json", echo),
-        row(Method::DELETE, "/images/{name}", echo),
-        row(Method::GET, "/volumes/{name}", echo),
-        row(Method::GET, "/panic", panics),
-    ];
+    static TABLE: LazyLock<[Route<()>; 5]> = LazyLock::new(|| {
+        [
+            row(Method::GET, "/images/json", echo),
+            row(Method::GET, "/images/{name}/json", echo),
+            row(Method::DELETE, "/images/{name}", echo),
+            row(Method::GET, "/volumes/{name}", echo),
+            row(Method::GET, "/panic", panics),
+        ]
+    });
 
     async fn get(method: Method, uri: &str) -> (StatusCode, String) {
         let request = Request::builder()
             .method(method)
             .uri(uri)
+            .extension(engine::Scope::default())
             .body(Body::empty())
             .unwrap();
-        let response = router(&TABLE, ()).oneshot(request).await.unwrap();
+        let response = router(&*TABLE, ()).oneshot(request).await.unwrap();
         assert_eq!(response.headers()["api-version"], "1.50");
         assert_eq!(response.headers()["server"], SERVER);
         let status = response.status();

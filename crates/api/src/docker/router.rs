@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use axum::http::Method;
 use engine::Engine;
+use types::Access;
 
 use super::{
     auth, build, containers as c, dispatch,
@@ -25,6 +26,7 @@ macro_rules! row {
             method: Method::$method,
             path: $path,
             support: $support,
+            access: dispatch::usual_access(&Method::$method),
             handler: (|call| Box::pin($handler(call))) as Handler<Engine>,
         }
     };
@@ -76,8 +78,8 @@ fn container_rows() -> Vec<Route<Engine>> {
         row!(POST "/containers/{id}/pause" Full, c::lifecycle::pause),
         row!(POST "/containers/{id}/unpause" Full, c::lifecycle::unpause),
         row!(POST "/containers/{id}/attach" Full, c::io::attach),
-        row!(GET "/containers/{id}/attach/ws" Full, c::io::attach_ws),
-        row!(POST "/containers/{id}/wait" Full, c::lifecycle::wait),
+        row!(GET "/containers/{id}/attach/ws" Full, c::io::attach_ws).needs(Access::Write),
+        row!(POST "/containers/{id}/wait" Full, c::lifecycle::wait).needs(Access::Read),
         row!(HEAD "/containers/{id}/archive" Full, c::archive::stat),
         row!(GET "/containers/{id}/archive" Full, c::archive::get),
         row!(PUT "/containers/{id}/archive" Full, c::archive::put),
@@ -97,12 +99,12 @@ fn image_rows() -> Vec<Route<Engine>> {
         row!(GET "/images/search" NotYet("search the registry's own web page or API"), images::search),
         row!(POST "/images/prune" Full, images::prune),
         row!(GET "/images/get" Partial("platform is ignored"), images::save_many),
-        row!(POST "/images/load" Full, images::load),
+        row!(POST "/images/load" Full, images::load).needs(Access::Push),
         row!(GET "/images/{name}/get" Partial("platform is ignored"), images::save_one),
-        row!(GET "/images/{name}/json" Partial("manifests=1 gives no list of manifests"), images::inspect),
+        row!(GET "/images/{name}/json" Partial("manifests=1 gives no list of manifests"), images::inspect).needs(Access::Known),
         row!(GET "/images/{name}/history" Full, images::history),
         row!(POST "/images/{name}/push" Full, images::push),
-        row!(POST "/images/{name}/tag" Full, images::tag),
+        row!(POST "/images/{name}/tag" Full, images::tag).needs(Access::Push),
         row!(DELETE "/images/{name}" Full, images::remove),
         row!(GET "/distribution/{name}/json" Full, images::distribution),
         row!(POST "/build" NotYet(NO_BUILD), build::build),
@@ -115,9 +117,9 @@ fn system_rows() -> Vec<Route<Engine>> {
     vec![
         row!(POST "/auth" Full, auth::check),
         row!(GET "/info" Full, system::info),
-        row!(GET "/version" Full, system::version),
-        row!(GET "/_ping" Full, system::ping),
-        row!(HEAD "/_ping" Full, system::ping),
+        row!(GET "/version" Full, system::version).needs(Access::Known),
+        row!(GET "/_ping" Full, system::ping).needs(Access::Known),
+        row!(HEAD "/_ping" Full, system::ping).needs(Access::Known),
         row!(GET "/events" Full, events::events),
         row!(GET "/system/df" Full, system::disk_usage),
     ]

@@ -5,8 +5,7 @@ use engine::Scope;
 
 use super::router::Call;
 
-/// The caller's namespace. The unix socket belongs to the operator; a listener that
-/// authenticates its clients puts their scope into the request's extensions.
+/// The caller and its namespace. No handler runs without one (`auth::check`).
 pub(crate) fn of(parts: &Parts) -> Scope {
     parts.extensions.get::<Scope>().cloned().unwrap_or_default()
 }

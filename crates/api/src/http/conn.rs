@@ -19,13 +19,29 @@ use tower::ServiceExt as _;
 
 use super::{
     hijack::{Duplex, Hijacked, Hijacker},
+    peer::Peer,
     socket::{Flags, Socket},
 };
 
-/// How long a connection may stand between two requests, or dawdle over one request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
+/// What a connection may do before it is closed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// How long it may stand between two requests, or dawdle over one request's head.
+    pub(crate) head: Duration,
+    /// How many headers a request may have.
+    pub(crate) headers: usize,
+    /// How large a request's head may be, bytes.
+    pub(crate) buffer: usize,
+}
+
+/// For those who can open the socket.
+const LOCAL: Limits = Limits {
+    head: Duration::from_secs(300),
+    headers: 100,
+    buffer: 400 << 10,
+};
 /// How long requests under way may go on after shutdown was asked for.
-const GRACE: Duration = Duration::from_secs(3);
+pub(super) const GRACE: Duration = Duration::from_secs(3);
 
 /// Serves `router` on every connection that `listener` accepts until `shutdown` resolves;
 /// then lets requests under way finish for a few seconds. Connections that were hijacked
@@ -43,7 +59,7 @@ pub async fn serve(
             () = &mut shutdown => break,
             accepted = listener.accept() => match accepted {
                 Ok((socket, _)) => {
-                    connections.spawn(connection(socket, router.clone(), stopping.clone()));
+                    connections.spawn(connection(socket, Peer::Local, LOCAL, router.clone(), stopping.clone()));
                 }
                 Err(error) => {
                     // Out of descriptors, most likely: others will close some.
@@ -65,6 +81,8 @@ pub async fn serve(
 /// Serves one connection to its end.
 pub(crate) async fn connection<S: Duplex + 'static>(
     socket: S,
+    peer: Peer,
+    limits: Limits,
     router: axum::Router,
     stopping: watch::Receiver<bool>,
 ) {
@@ -72,11 +90,16 @@ pub(crate) async fn connection<S: Duplex + 'static>(
     let io = TokioIo::new(Socket::new(socket, hijacker.flags.clone()));
     let service = {
         let hijacker = hijacker.clone();
-        service_fn(move |request| answer(request, router.clone(), hijacker.clone()))
+        service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            answer(request, router.clone(), hijacker.clone())
+        })
     };
     let mut conn = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(limits.head)
+        .max_headers(limits.headers)
+        .max_buf_size(limits.buffer)
         .serve_connection(io, service);
     if let Err(error) = run(&mut conn, stopping).await {
         tracing::debug!(%error, "connection ended");

@@ -2,11 +2,15 @@
 //! streams. Knows nothing of Docker.
 
 pub mod conn;
+mod door;
 pub mod hijack;
+mod peer;
 mod socket;
 
 pub use conn::serve;
+pub use door::{Door, serve_tls};
 pub use hijack::{Duplex, Hijacked, Hijacker, Lookout};
+pub use peer::{Peer, Session};
 pub use socket::HangUp;
 
 #[cfg(test)]

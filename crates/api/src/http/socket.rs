@@ -42,6 +42,11 @@ impl HangUp for TcpStream {
         self.as_fd()
     }
 }
+impl<S: HangUp> HangUp for tokio_rustls::server::TlsStream<S> {
+    fn socket(&self) -> BorrowedFd<'_> {
+        self.get_ref().0.socket()
+    }
+}
 
 /// True when nothing written to `socket` now can reach anybody.
 pub(super) fn hung_up(socket: BorrowedFd<'_>) -> bool {

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use types::{Error, Result, native};
 
 use super::{PREFIX, table::Route};
+use crate::auth;
 use crate::docker::{
     body, call,
     dispatch::{SERVER, carry_out, is_change},
@@ -77,6 +78,7 @@ pub(crate) async fn answer<S>(table: &'static [Route<S>], state: S, request: Req
     let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
     let result = match find(table, &method, &path) {
         Err(error) => Err(error),
+        Ok((route, _)) if let Err(error) = auth::check(&parts, route.access) => Err(error),
         Ok((route, names)) => {
             let query = Query::parse(parts.uri.query());
             let work = (route.handler)(Call {
@@ -107,7 +109,7 @@ pub(crate) async fn answer<S>(table: &'static [Route<S>], state: S, request: Req
     response
 }
 
-fn refusal(error: Error) -> Response {
+pub(crate) fn refusal(error: Error) -> Response {
     let status = error::status(error.kind);
     if status == StatusCode::NOT_MODIFIED {
         // Must not have a body.

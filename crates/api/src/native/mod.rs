@@ -4,8 +4,9 @@
 //! OpenAPI document from it, so that a call without a description cannot be. Bodies are
 //! `types::native`. Handlers keep to the rules of docker's: convert, call the engine, convert.
 
-mod dispatch;
+pub(crate) mod dispatch;
 mod files;
+mod identity;
 mod openapi;
 mod pools;
 mod snapshots;

@@ -2,7 +2,7 @@
 
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
-use types::native;
+use types::{Access, native};
 
 use super::{
     PREFIX,
@@ -32,7 +32,19 @@ pub fn document<S>(table: &[Route<S>]) -> Value {
             "version": env!("CARGO_PKG_VERSION"),
         },
         "paths": paths,
+        "security": [{ "token": [] }, { "certificate": [] }],
         "components": {
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A token. Over the socket of the machine none is needed.",
+                },
+                "certificate": {
+                    "type": "mutualTLS",
+                    "description": "A client certificate that kraud has signed.",
+                },
+            },
             "schemas": generator.take_definitions(true),
             "responses": {
                 "Failure": {
@@ -50,6 +62,7 @@ fn operation<S>(route: &Route<S>, generator: &mut SchemaGenerator) -> Value {
     let mut operation = json!({
         "operationId": route.id,
         "summary": route.summary,
+        "x-needs": access(route.access),
         "responses": {
             route.status.as_str(): answer(route, generator),
             "default": { "$ref": "#/components/responses/Failure" },
@@ -62,6 +75,17 @@ fn operation<S>(route: &Route<S>, generator: &mut SchemaGenerator) -> Value {
         operation["requestBody"] = json!({ "required": true, "content": content });
     }
     operation
+}
+
+/// What a caller needs, in words.
+fn access(access: Access) -> &'static str {
+    match access {
+        Access::Known => "any role",
+        Access::Read => "operator, owner or reader",
+        Access::Push => "operator, owner or push",
+        Access::Write => "operator or owner",
+        Access::Operate => "operator",
+    }
 }
 
 fn answer<S>(route: &Route<S>, generator: &mut SchemaGenerator) -> Value {

@@ -5,12 +5,13 @@ use std::sync::LazyLock;
 use axum::http::{Method, StatusCode};
 use engine::Engine;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use types::native as n;
+use types::{Access, native as n};
 
 use super::{
     dispatch::{self, Handler},
-    files, pools, snapshots, system, volumes,
+    files, identity, pools, snapshots, system, volumes,
 };
+use crate::docker::dispatch::usual_access;
 
 /// The handlers' shared state is the engine; nothing else.
 pub(crate) type Call = dispatch::Call<Engine>;
@@ -21,6 +22,8 @@ pub struct Route<S: 'static> {
     /// Below `/kr/v1`; a wildcard in braces is one segment.
     pub path: &'static str,
     pub(crate) handler: Handler<S>,
+    /// What a caller needs for it.
+    pub access: Access,
     /// Unique; generated clients name their functions by it.
     pub id: &'static str,
     pub summary: &'static str,
@@ -58,6 +61,7 @@ macro_rules! row {
             method: Method::$method,
             path: $path,
             handler: (|call| Box::pin($handler(call))) as Handler<Engine>,
+            access: usual_access(&Method::$method),
             id: $id,
             summary: $summary,
             query: &[],
@@ -69,6 +73,10 @@ macro_rules! row {
 }
 
 impl<S> Route<S> {
+    fn needs(mut self, access: Access) -> Self {
+        self.access = access;
+        self
+    }
     fn query(mut self, query: &'static [Param]) -> Self {
         self.query = query;
         self
@@ -104,6 +112,16 @@ const FORCE: Param = Param {
     required: false,
     description: "With `1`, a volume that does not exist is fine.",
 };
+const FORCE_TENANT: Param = Param {
+    name: "force",
+    required: false,
+    description: "With `1`, its containers, volumes and snapshots go as well.",
+};
+const NAMESPACE: Param = Param {
+    name: "namespace",
+    required: false,
+    description: "For the operator: another namespace than one's own.",
+};
 const PATH: Param = Param {
     name: "path",
     required: true,
@@ -131,6 +149,7 @@ static TABLE: LazyLock<Vec<Route<Engine>>> = LazyLock::new(|| {
     rows.extend(file_rows());
     rows.extend(snapshot_rows());
     rows.extend(pool_rows());
+    rows.extend(identity_rows());
     rows
 });
 
@@ -141,8 +160,11 @@ pub fn table() -> &'static [Route<Engine>] {
 
 fn system_rows() -> Vec<Route<Engine>> {
     vec![
-        row!(GET "/version", system::version, "version", "Who answers.").gives::<n::Version>(),
+        row!(GET "/version", system::version, "version", "Who answers.")
+            .needs(Access::Known)
+            .gives::<n::Version>(),
         row!(GET "/openapi.json", system::openapi, "openapi", "This document.")
+            .needs(Access::Known)
             .gives::<serde_json::Value>(),
     ]
 }
@@ -222,16 +244,70 @@ fn snapshot_rows() -> Vec<Route<Engine>> {
 
 fn pool_rows() -> Vec<Route<Engine>> {
     vec![
-        row!(GET "/pools", pools::list, "pools", "All storage pools.").gives::<n::PoolList>(),
+        row!(GET "/pools", pools::list, "pools", "All storage pools.")
+            .needs(Access::Operate)
+            .gives::<n::PoolList>(),
         row!(POST "/pools", pools::create, "pool_create", "Make a pool.")
+            .needs(Access::Operate)
             .takes::<n::PoolCreate>()
             .makes::<n::Pool>(),
-        row!(GET "/pools/{pool}", pools::inspect, "pool", "One pool.").gives::<n::Pool>(),
+        row!(GET "/pools/{pool}", pools::inspect, "pool", "One pool.")
+            .needs(Access::Operate)
+            .gives::<n::Pool>(),
         row!(POST "/pools/{pool}/grow", pools::grow, "pool_grow", "Make a pool larger.")
+            .needs(Access::Operate)
             .takes::<n::PoolGrow>()
             .gives::<n::Pool>(),
         row!(DELETE "/pools/{pool}", pools::remove, "pool_remove",
             "Remove a pool that holds no volumes.")
+        .needs(Access::Operate)
+        .gives_nothing(),
+    ]
+}
+
+fn identity_rows() -> Vec<Route<Engine>> {
+    vec![
+        row!(GET "/whoami", identity::whoami, "whoami", "Who the caller is, to kraud.")
+            .needs(Access::Known)
+            .gives::<n::Whoami>(),
+        row!(GET "/tokens", identity::tokens, "tokens",
+            "The tokens of the namespace, without their secrets.")
+        .needs(Access::Write)
+        .query(&[NAMESPACE])
+        .gives::<n::TokenList>(),
+        row!(POST "/tokens", identity::token_create, "token_create",
+            "Make a token. Its secret is in the answer, and nowhere else.")
+        .takes::<n::TokenCreate>()
+        .makes::<n::TokenCreated>(),
+        row!(DELETE "/tokens/{token}", identity::token_revoke, "token_revoke",
+            "Take a token back, with the certificates asked for with it. Connections that it opened end.")
+        .query(&[NAMESPACE])
+        .gives_nothing(),
+        row!(POST "/certificates", identity::certificate_create, "certificate_create",
+            "Sign a client certificate, which has the rights of the caller's token.")
+        .needs(Access::Known)
+        .takes::<n::CertificateCreate>()
+        .makes::<n::Certificate>(),
+        row!(GET "/authority", identity::authority, "authority", "What to trust this server by.")
+            .needs(Access::Known)
+            .gives::<n::Authority>(),
+        row!(POST "/authority/rotate", identity::authority_rotate, "authority_rotate",
+            "Make another authority, which signs from now on. What the ones before have signed stays good.")
+        .needs(Access::Operate)
+        .takes::<n::AuthorityRotate>()
+        .gives::<n::Authority>(),
+        row!(GET "/tenants", identity::tenants, "tenants", "All tenants.")
+            .needs(Access::Operate)
+            .gives::<n::TenantList>(),
+        row!(POST "/tenants", identity::tenant_create, "tenant_create",
+            "Make a tenant: a namespace, and a token for its owner.")
+        .needs(Access::Operate)
+        .takes::<n::TenantCreate>()
+        .makes::<n::TenantCreated>(),
+        row!(DELETE "/tenants/{tenant}", identity::tenant_remove, "tenant_remove",
+            "Remove a tenant. One with containers or volumes only by force.")
+        .needs(Access::Operate)
+        .query(&[FORCE_TENANT])
         .gives_nothing(),
     ]
 }

@@ -92,9 +92,7 @@ impl Engine {
 
     /// The other containers of a container's links that are there, with their aliases.
     fn links_of(&self, record: &ContainerRecord) -> Vec<(Arc<Container>, String)> {
-        let scope = Scope {
-            namespace: record.namespace.clone(),
-        };
+        let scope = Scope::within(record.namespace.clone());
         let links = record.host.links.iter().flatten();
         links
             .filter_map(|link| {

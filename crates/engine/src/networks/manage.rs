@@ -198,14 +198,7 @@ impl Engine {
         record: &NetworkRecord,
         wanted: &[SubnetRecord],
     ) -> Result<Vec<SubnetRecord>> {
-        let mut used: Vec<IpNet> = {
-            let pools = self
-                .networks
-                .pools
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            pools.values().flatten().map(ipam::Pool::net).collect()
-        };
+        let mut used = self.networks.nets();
         let spoken = |net: &IpNet| match net {
             IpNet::V4(_) => !record.no_ipv4,
             IpNet::V6(_) => record.enable_ipv6,
@@ -330,20 +323,7 @@ impl Engine {
                 active.join(", ")
             )));
         }
-        self.agent.network_remove(&bridge(&record)?).await?;
-        self.store
-            .commit(Txn::new().delete(key::network(&scope.namespace, &record.id)))
-            .await?;
-        self.networks
-            .pools
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&record.id);
-        self.networks
-            .index
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&(scope.namespace.clone(), record.id.clone()));
+        self.drop_network(&scope.namespace, &record).await?;
         let attributes = BTreeMap::from([
             ("name".to_owned(), record.name.clone()),
             ("type".to_owned(), record.driver.clone()),
@@ -355,6 +335,80 @@ impl Engine {
             record.id.as_str(),
             attributes,
         );
+        Ok(())
+    }
+
+    /// Takes a network that nobody is on away, on the node and from the records.
+    async fn drop_network(&self, namespace: &Namespace, record: &NetworkRecord) -> Result<()> {
+        if record.has_addresses() {
+            self.agent.network_remove(&bridge(record)?).await?;
+        }
+        self.store
+            .commit(Txn::new().delete(key::network(namespace, &record.id)))
+            .await?;
+        self.networks
+            .pools
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&record.id);
+        self.networks
+            .index
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&(namespace.clone(), record.id.clone()));
+        Ok(())
+    }
+
+    /// Makes the networks that every docker has for a tenant. Those that are there stay.
+    pub(crate) async fn tenant_networks(&self, namespace: &Namespace) -> Result<()> {
+        let _alone = self.networks.creating.lock().await;
+        let there = self.networks.of(namespace);
+        if there.iter().any(|record| record.builtin) {
+            return Ok(());
+        }
+        let mut occupied = self.agent.network_occupied().await?;
+        occupied.extend(self.networks.nets());
+        let made = super::builtin(&self.settings, "", None, &occupied)?;
+        let mut txn = Txn::new();
+        for record in &made {
+            txn = txn.put(key::network(namespace, &record.id), encode(record)?);
+        }
+        let mut ensured = Vec::new();
+        for record in made.iter().filter(|record| record.has_addresses()) {
+            let bridge = bridge(record)?;
+            self.agent.network_ensure(&bridge).await?;
+            ensured.push((record.id.clone(), pools_of(record, &bridge)?, bridge));
+        }
+        if let Err(error) = self.store.commit(txn).await {
+            for (_, _, bridge) in &ensured {
+                let _ = self.agent.network_remove(bridge).await;
+            }
+            return Err(error.into());
+        }
+        let mut pools = self
+            .networks
+            .pools
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        pools.extend(ensured.into_iter().map(|(id, nets, _)| (id, nets)));
+        drop(pools);
+        let mut index = self
+            .networks
+            .index
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        index.extend(
+            made.into_iter()
+                .map(|record| ((namespace.clone(), record.id.clone()), Arc::new(record))),
+        );
+        Ok(())
+    }
+
+    /// Takes all networks of a tenant away that has no containers any more.
+    pub(crate) async fn drop_networks(&self, namespace: &Namespace) -> Result<()> {
+        for record in self.networks.of(namespace) {
+            self.drop_network(namespace, &record).await?;
+        }
         Ok(())
     }
 

@@ -66,7 +66,9 @@ impl Networks {
         }
         let namespace = Namespace::default();
         if !index.values().any(|record| record.builtin) {
-            for record in builtin(settings, agent).await? {
+            let occupied = agent.network_occupied().await?;
+            let bridge = settings.bridge.clone();
+            for record in builtin(settings, &settings.bridge_subnet, Some(bridge), &occupied)? {
                 store
                     .commit(Txn::new().put(key::network(&namespace, &record.id), encode(&record)?))
                     .await?;
@@ -142,6 +144,12 @@ impl Networks {
         records
     }
 
+    /// The subnets of all networks.
+    fn nets(&self) -> Vec<IpNet> {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.values().flatten().map(ipam::Pool::net).collect()
+    }
+
     /// Addresses of one endpoint: those asked for, else the next free ones.
     fn allocate(&self, record: &NetworkRecord, wanted: &EndpointSettings) -> Result<Vec<IpNet>> {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
@@ -200,8 +208,10 @@ impl Networks {
     /// else's.
     fn seed(&self) -> String {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let ids = index.values().filter(|record| record.builtin);
-        ids.map(|record| record.id.to_string())
+        let ids = index.iter().filter(|((namespace, _), record)| {
+            record.builtin && *namespace == Namespace::default()
+        });
+        ids.map(|(_, record)| record.id.to_string())
             .min()
             .unwrap_or_default()
     }
@@ -256,17 +266,19 @@ fn release(pools: &mut [ipam::Pool], addresses: impl Iterator<Item = IpAddr>) {
     }
 }
 
-/// The three networks that every docker has.
-async fn builtin(settings: &Settings, agent: &dyn NodeAgent) -> Result<Vec<NetworkRecord>> {
-    let subnet = if settings.bridge_subnet.is_empty() {
-        ipam::choose(&settings.pools_v4(), &agent.network_occupied().await?)?
-    } else {
-        settings.bridge_subnet.parse().map_err(|_| {
-            Error::invalid(format!(
-                "invalid bridge subnet {:?}",
-                settings.bridge_subnet
-            ))
-        })?
+/// The three networks that every docker has, with a bridge of this name, or of one made up, and
+/// a subnet that is not occupied where none is wanted.
+fn builtin(
+    settings: &Settings,
+    subnet: &str,
+    bridge: Option<String>,
+    occupied: &[IpNet],
+) -> Result<Vec<NetworkRecord>> {
+    let subnet = match subnet {
+        "" => ipam::choose(&settings.pools_v4(), occupied)?,
+        wanted => wanted
+            .parse()
+            .map_err(|_| Error::invalid(format!("invalid bridge subnet {wanted:?}")))?,
     };
     let complete = ipam::complete(&Subnet {
         net: subnet,
@@ -289,22 +301,24 @@ async fn builtin(settings: &Settings, agent: &dyn NodeAgent) -> Result<Vec<Netwo
         labels: BTreeMap::new(),
         builtin: true,
     };
+    let default = make("bridge", "bridge");
+    let bridge = bridge.unwrap_or_else(|| format!("kr-{}", default.id.short()));
     let options = [
         ("com.docker.network.bridge.default_bridge", "true"),
         ("com.docker.network.bridge.enable_icc", "true"),
         ("com.docker.network.bridge.enable_ip_masquerade", "true"),
         ("com.docker.network.bridge.host_binding_ipv4", "0.0.0.0"),
-        ("com.docker.network.bridge.name", settings.bridge.as_str()),
+        ("com.docker.network.bridge.name", bridge.as_str()),
         ("com.docker.network.driver.mtu", "1500"),
     ];
     let default = NetworkRecord {
-        bridge: settings.bridge.clone(),
         subnets: vec![subnet_record(&complete)],
         options: options
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
             .collect(),
-        ..make("bridge", "bridge")
+        bridge,
+        ..default
     };
     Ok(vec![default, make("host", "host"), make("none", "null")])
 }

@@ -230,7 +230,7 @@ impl Table {
     }
 
     /// The volumes of a namespace that are not being removed, by name.
-    pub(super) fn of(&self, namespace: &Namespace) -> Vec<Arc<Volume>> {
+    pub(crate) fn of(&self, namespace: &Namespace) -> Vec<Arc<Volume>> {
         let index = self.read();
         let mut volumes: Vec<_> = index
             .by_name

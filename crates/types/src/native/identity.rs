@@ -139,6 +139,12 @@ pub struct Certificate {
     pub expires: Time,
 }
 
+/// Asks for another authority.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct AuthorityRotate {}
+
 /// `GET /authority`: what to trust this server by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -39,7 +39,7 @@ text! {
         "description": "What sort of failure it is",
         "enum": [
             "invalid_parameter", "not_found", "conflict", "not_modified", "unauthorized",
-            "forbidden", "not_implemented", "unavailable", "system"
+            "forbidden", "too_many", "not_implemented", "unavailable", "system"
         ]
     }
 }

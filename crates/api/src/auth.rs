@@ -1,0 +1,186 @@
+//! Lets callers in: finds out who makes a request, and whether that is enough for the call.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::Request,
+    http::{HeaderValue, header, request::Parts},
+    response::Response,
+};
+use engine::{Engine, Scope};
+use identity::Caller;
+use tower::ServiceExt as _;
+use types::{Access, Error, Kind, Result};
+
+use crate::{docker::error, http::Peer, native};
+
+/// `inner`, behind the question who calls.
+pub(crate) fn behind(inner: axum::Router, engine: Engine) -> axum::Router {
+    let attempts = Arc::new(Attempts::default());
+    axum::Router::new().fallback(move |request: Request| {
+        let (inner, engine, attempts) = (inner.clone(), engine.clone(), attempts.clone());
+        async move { let_in(inner, &engine, &attempts, request).await }
+    })
+}
+
+async fn let_in(
+    inner: axum::Router,
+    engine: &Engine,
+    attempts: &Attempts,
+    request: Request,
+) -> Response {
+    let (mut parts, body) = request.into_parts();
+    match caller(engine, &parts) {
+        Ok(caller) => {
+            if let Some(Peer::Remote { session, .. }) = parts.extensions.get() {
+                session.ends_with(&caller);
+            }
+            // Nothing behind this needs it, and nothing may log it.
+            parts.headers.remove(header::AUTHORIZATION);
+            parts.extensions.insert(Scope::from(caller));
+            match inner.oneshot(Request::from_parts(parts, body)).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        }
+        Err(refusal) => {
+            let address = match parts.extensions.get() {
+                Some(Peer::Remote { address, .. }) => Some(address.ip()),
+                _ => None,
+            };
+            tracing::debug!(?address, method = %parts.method, path = parts.uri.path(), error = %refusal.message, "not let in");
+            let many = address.is_some_and(|address| attempts.failed(address));
+            let refusal = if many {
+                Error::new(
+                    Kind::TooMany,
+                    "too many calls that were not let in: try again in a minute",
+                )
+            } else {
+                refusal
+            };
+            let mut response = if parts.uri.path().starts_with(native::PREFIX) {
+                native::dispatch::refusal(refusal)
+            } else {
+                error::response(&refusal)
+            };
+            response.headers_mut().insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"kraud\""),
+            );
+            response
+        }
+    }
+}
+
+/// Who makes a request: by the socket it came over, by a token, or by the certificate that the
+/// connection began with.
+fn caller(engine: &Engine, parts: &Parts) -> Result<Caller> {
+    let unknown = || {
+        Error::new(
+            Kind::Unauthorized,
+            "who is there? Show a token (Authorization: Bearer, as kra does after kra login) or a client certificate (kra setup docker)",
+        )
+    };
+    let token = match parts.headers.get(header::AUTHORIZATION) {
+        None => None,
+        Some(value) => Some(bearer(value).ok_or_else(unknown)?),
+    };
+    let identities = engine.identities();
+    match (parts.extensions.get::<Peer>(), token) {
+        (_, Some(token)) => identities.by_token(token),
+        (Some(Peer::Local), None) => Ok(Caller::operator()),
+        (
+            Some(Peer::Remote {
+                certificate: Some(certificate),
+                ..
+            }),
+            None,
+        ) => identities.by_certificate(certificate),
+        _ => Err(unknown()),
+    }
+}
+
+/// The token of a header (RFC 6750).
+fn bearer(value: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Fails unless the caller may make a call that demands `access`.
+pub(crate) fn check(parts: &Parts, access: Access) -> Result<()> {
+    let scope = parts
+        .extensions
+        .get::<Scope>()
+        .ok_or_else(|| Error::new(Kind::Unauthorized, "nobody has asked who calls"))?;
+    let role = scope.caller.role;
+    if role.may(access) {
+        return Ok(());
+    }
+    Err(Error::forbidden(match access {
+        Access::Operate => "only the operator of this kraud may do this".to_owned(),
+        _ => format!(
+            "the role {role} may not do this: ask the owner of the namespace {} for a token with another",
+            scope.namespace
+        ),
+    }))
+}
+
+/// Calls that were not let in, by address.
+#[derive(Debug, Default)]
+struct Attempts(Mutex<HashMap<IpAddr, (Instant, u32)>>);
+
+impl Attempts {
+    const WINDOW: Duration = Duration::from_secs(60);
+    /// So many are answered in a window.
+    const MOST: u32 = 60;
+    /// So many addresses are kept in mind.
+    const ADDRESSES: usize = 10_000;
+
+    /// Counts one; true when there have been too many.
+    fn failed(&self, address: IpAddr) -> bool {
+        let now = Instant::now();
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= Self::ADDRESSES {
+            seen.retain(|_, (since, _)| now.duration_since(*since) < Self::WINDOW);
+        }
+        if seen.len() >= Self::ADDRESSES && !seen.contains_key(&address) {
+            return true;
+        }
+        let (since, count) = seen.entry(address).or_insert((now, 0));
+        if now.duration_since(*since) >= Self::WINDOW {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        *count > Self::MOST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bearers() {
+        let of = |text| bearer(&HeaderValue::from_static(text)).map(str::to_owned);
+        assert_eq!(of("Bearer kr_x"), Some("kr_x".into()));
+        assert_eq!(of("bearer  kr_x "), Some("kr_x".into()));
+        assert_eq!(of("Basic eDp5"), None);
+        assert_eq!(of("kr_x"), None);
+    }
+
+    #[test]
+    fn attempts_are_counted_by_address() {
+        let attempts = Attempts::default();
+        let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        for _ in 0..Attempts::MOST {
+            assert!(!attempts.failed(one));
+        }
+        assert!(attempts.failed(one));
+        assert!(!attempts.failed(other));
+    }
+}

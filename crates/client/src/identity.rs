@@ -1,0 +1,71 @@
+//! Who one is, tokens, certificates, tenants.
+
+use types::native::{
+    Authority, AuthorityRotate, Certificate, CertificateCreate, Tenant, TenantCreate,
+    TenantCreated, TenantList, Token, TokenCreate, TokenCreated, TokenList, Whoami,
+};
+
+use crate::{Client, Result};
+
+impl Client {
+    /// Who the caller is.
+    pub async fn whoami(&self) -> Result<Whoami> {
+        self.get(&["whoami"], &[]).await
+    }
+
+    /// The tokens of one's own namespace, or for the operator of another.
+    pub async fn tokens(&self, namespace: Option<&str>) -> Result<Vec<Token>> {
+        let list: TokenList = self.get(&["tokens"], &of(namespace)).await?;
+        Ok(list.tokens)
+    }
+
+    /// Makes a token.
+    pub async fn token_create(&self, wanted: &TokenCreate) -> Result<TokenCreated> {
+        self.post(&["tokens"], wanted).await
+    }
+
+    /// Takes a token back.
+    pub async fn token_revoke(&self, id: &str, namespace: Option<&str>) -> Result<()> {
+        self.delete(&["tokens", id], &of(namespace)).await
+    }
+
+    /// Has a client certificate signed.
+    pub async fn certificate_create(&self, wanted: &CertificateCreate) -> Result<Certificate> {
+        self.post(&["certificates"], wanted).await
+    }
+
+    /// What to trust the server by.
+    pub async fn authority(&self) -> Result<Authority> {
+        self.get(&["authority"], &[]).await
+    }
+
+    /// Makes another authority.
+    pub async fn authority_rotate(&self) -> Result<Authority> {
+        self.post(&["authority", "rotate"], &AuthorityRotate {})
+            .await
+    }
+
+    /// All tenants.
+    pub async fn tenants(&self) -> Result<Vec<Tenant>> {
+        let list: TenantList = self.get(&["tenants"], &[]).await?;
+        Ok(list.tenants)
+    }
+
+    /// Makes a tenant.
+    pub async fn tenant_create(&self, wanted: &TenantCreate) -> Result<TenantCreated> {
+        self.post(&["tenants"], wanted).await
+    }
+
+    /// Removes a tenant.
+    pub async fn tenant_remove(&self, name: &str, force: bool) -> Result<()> {
+        let query: &[(&str, &str)] = if force { &[("force", "1")] } else { &[] };
+        self.delete(&["tenants", name], query).await
+    }
+}
+
+fn of(namespace: Option<&str>) -> Vec<(&str, &str)> {
+    namespace
+        .map(|name| ("namespace", name))
+        .into_iter()
+        .collect()
+}
