@@ -91,6 +91,7 @@ impl Engine {
         request: ExecRequest,
     ) -> Result<ExecId> {
         let container = self.container(scope, name)?;
+        crate::tenants::policy::exec(scope, &request)?;
         self.must_run(&container)?;
         if request.cmd.as_ref().is_none_or(Vec::is_empty) {
             return Err(Error::invalid("No exec command specified"));

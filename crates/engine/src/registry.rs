@@ -3,7 +3,7 @@
 use agent::images::{Credentials, Inspection, Known, PullRequest};
 use types::{Reference, Result};
 
-use crate::{Engine, Scope, library::Report};
+use crate::{Engine, Scope, library::Report, tenants::policy};
 
 impl Engine {
     /// `docker pull`; tells `report` how far it is. `platform` is `os/arch[/variant]`.
@@ -16,6 +16,7 @@ impl Engine {
         credentials: Credentials,
         report: Report,
     ) -> Result<()> {
+        policy::registry(scope, reference.domain())?;
         let request = PullRequest {
             reference: reference.clone(),
             platform: platform.unwrap_or_default().to_owned(),
@@ -45,6 +46,7 @@ impl Engine {
         credentials: Credentials,
         report: Report,
     ) -> Result<()> {
+        policy::registry(scope, reference.domain())?;
         self.images
             .push(&scope.namespace, reference, all_tags, credentials, report)
             .await?;
@@ -61,18 +63,31 @@ impl Engine {
     /// What a registry has under a reference, without fetching it.
     pub async fn distribution_inspect(
         &self,
+        scope: &Scope,
         reference: &Reference,
         credentials: &Credentials,
     ) -> Result<Inspection> {
+        policy::registry(scope, reference.domain())?;
         self.images.registry_inspect(reference, credentials).await
     }
 
     /// Checks credentials with a registry: docker's words for success, and an identity token.
     pub async fn registry_login(
         &self,
+        scope: &Scope,
         credentials: &Credentials,
         server: &str,
     ) -> Result<(String, String)> {
+        let host = server
+            .trim_start_matches("https://")
+            .trim_start_matches("http://")
+            .split('/')
+            .next()
+            .unwrap_or_default();
+        // Without one it is Docker Hub.
+        if !host.is_empty() {
+            policy::registry(scope, host)?;
+        }
         self.images.registry_check(credentials, server).await
     }
 }

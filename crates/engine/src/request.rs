@@ -25,6 +25,10 @@ impl Default for Scope {
 }
 
 impl Scope {
+    /// Whether the namespace is a tenant's, who may not ask of the machine what its operator may.
+    pub fn is_tenant(&self) -> bool {
+        self.namespace != Namespace::default()
+    }
     /// For what kraud does by itself in a namespace.
     pub(crate) fn within(namespace: Namespace) -> Self {
         Self {

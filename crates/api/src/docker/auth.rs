@@ -22,7 +22,7 @@ pub(super) async fn check(mut call: Call) -> Result<Response> {
     let credentials = Credentials::basic(&config.username, &config.password);
     let (status, identity_token) = call
         .state
-        .registry_login(&credentials, &config.serveraddress)
+        .registry_login(&call.scope(), &credentials, &config.serveraddress)
         .await?;
     call::json(&AuthResponse {
         status,

@@ -336,7 +336,7 @@ pub(super) async fn distribution(call: Call) -> Result<Response> {
     let reference: Reference = call.name.parse()?;
     let inspection = call
         .state
-        .distribution_inspect(&reference, &credentials(&call))
+        .distribution_inspect(&call.scope(), &reference, &credentials(&call))
         .await?;
     call::json(&inspection)
 }

@@ -13,6 +13,7 @@ use crate::{
     Engine, Scope,
     record::{ContainerRecord, ObservedRecord, key},
     request::{CreateRequest, Created},
+    tenants::policy,
 };
 
 /// How often a made-up name may be taken before one with a number is used.
@@ -38,6 +39,7 @@ impl Engine {
         }
         let cpus = self.node().await?.cpus;
         let mut warnings = validate::create(&config, &mut host, cpus)?;
+        policy::container(scope, &host)?;
         support::resources(&mut host.resources, &self.node().await?, &mut warnings)?;
         support::storage(&host)?;
         validate::endpoints(&host, &endpoints)?;

@@ -2,6 +2,7 @@
 //!
 //! Parsing is pure; [`Engine::resolve_mounts`] then finds or makes the volumes.
 
+use crate::tenants::policy;
 use std::collections::BTreeMap;
 
 use types::{Config, Error, HostConfig, Result, VolumeName, container::Mount};
@@ -340,6 +341,10 @@ impl Engine {
             inherited.extend(self.mounts_from(scope, spec)?);
         }
         let parsed = parse_all(config, host, inherited)?;
+        // However they were written, and also those of another container.
+        if let Some(bind) = parsed.iter().find(|parsed| parsed.mount.kind == "bind") {
+            policy::host_path(scope, &bind.mount.source)?;
+        }
         let (mut mounts, mut leases) = (Vec::new(), Vec::new());
         for Parsed { mut mount, volume } in parsed {
             if mount.kind == "bind" && mount.origin == "mounts" && !mount.create_source {

@@ -22,6 +22,7 @@ use crate::{
     Engine, Scope,
     record::{NetworkRecord, SubnetRecord, key},
     request::NetworkCreate,
+    tenants::policy,
     view::Pruned,
 };
 
@@ -92,6 +93,10 @@ impl Engine {
                     "could not find plugin {other} in v1 plugin registry: plugin not found: this kraud has the network drivers bridge and macvlan"
                 )));
             }
+        }
+        if scope.is_tenant() {
+            let occupied = self.agent.network_occupied().await?;
+            policy::network(scope, &request, &occupied)?;
         }
         // One at a time: two must not take the same name, subnet or bridge.
         let _alone = self.networks.creating.lock().await;

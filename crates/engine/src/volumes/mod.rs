@@ -31,6 +31,7 @@ use crate::{
     containers::Container,
     record::{OriginRecord, VolumePhase, VolumeRecord, key},
     request::VolumeCreate,
+    tenants::policy,
     view::{Pruned, VolumeUsage, VolumeView},
 };
 
@@ -210,6 +211,7 @@ impl Engine {
         anonymous: bool,
         request: VolumeCreate,
     ) -> Result<VolumeRecord> {
+        policy::volume_options(scope, request.options.keys().map(String::as_str))?;
         let VolumeCreate {
             driver,
             options,

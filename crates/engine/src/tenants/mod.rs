@@ -1,6 +1,8 @@
 //! Tenants, their tokens and certificates: what the crate `identity` keeps, and what a tenant is
 //! besides.
 
+pub(crate) mod policy;
+
 use identity::Identities;
 use types::{
     Error, Filters, Namespace, Result, Role, TokenId,
