@@ -13,10 +13,18 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+};
+use tokio_rustls::TlsConnector;
 use types::{Kind, native};
 
-use crate::{Client, Error, Host, Result};
+use crate::{Client, Error, Host, Result, tls};
+
+/// A connection of any kind.
+trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 
 /// How long a socket may take to accept.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -114,11 +122,17 @@ impl Client {
         let mut request = Request::builder()
             .method(method)
             .uri(target)
-            .header(header::HOST, "kraud")
+            .header(header::HOST, self.host().authority())
             .header(
                 header::USER_AGENT,
                 concat!("kra/", env!("CARGO_PKG_VERSION")),
             );
+        if let Some(token) = &self.token {
+            let mut value = header::HeaderValue::from_str(&format!("Bearer {token}"))
+                .map_err(|_| self.unexpected(&call, "the token is none".into()))?;
+            value.set_sensitive(true);
+            request = request.header(header::AUTHORIZATION, value);
+        }
         if let Some((kind, _)) = &body {
             request = request.header(header::CONTENT_TYPE, *kind);
         }
@@ -133,12 +147,11 @@ impl Client {
     }
 
     async fn exchange(&self, call: &str, request: Request<Body>) -> Result<Response<Incoming>> {
-        let Host::Unix(path) = self.host();
         let connect = |source| Error::Connect {
             host: self.host().clone(),
             source,
         };
-        let socket = tokio::time::timeout(CONNECT, UnixStream::connect(path))
+        let socket = tokio::time::timeout(CONNECT, self.connect())
             .await
             .map_err(|_| connect(io::ErrorKind::TimedOut.into()))?
             .map_err(connect)?;
@@ -149,6 +162,24 @@ impl Client {
         // Ends with the last of the request and the answer.
         tokio::spawn(connection);
         sender.send_request(request).await.map_err(broken)
+    }
+
+    /// Opens a connection.
+    async fn connect(&self) -> io::Result<Box<dyn Wire>> {
+        match self.host() {
+            Host::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+            Host::Https { name, port } => {
+                let config = self
+                    .tls
+                    .clone()
+                    .ok_or_else(|| io::Error::other("there is nothing to know the server by"))?;
+                let server = tls::server_name(name)?;
+                let socket = TcpStream::connect((name.as_str(), *port)).await?;
+                socket.set_nodelay(true)?;
+                let stream = TlsConnector::from(config).connect(server, socket).await?;
+                Ok(Box::new(stream))
+            }
+        }
     }
 
     /// What a failed call's answer says.

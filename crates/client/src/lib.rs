@@ -11,24 +11,54 @@ mod pools;
 mod snapshots;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod volumes;
 
 pub use self::{
     error::{Error, Result},
     host::Host,
+    tls::Trust,
     volumes::Archive,
 };
 
 /// Speaks to one kraud.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Client {
     host: Host,
+    /// What is shown over the network.
+    token: Option<String>,
+    tls: Option<std::sync::Arc<tokio_rustls::rustls::ClientConfig>>,
+}
+
+impl std::fmt::Debug for Client {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("host", &self.host)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Client {
     /// A client of the kraud at `host`. Nothing is opened yet.
     pub fn new(host: Host) -> Self {
-        Self { host }
+        Self {
+            host,
+            token: None,
+            tls: None,
+        }
+    }
+
+    /// A client that shows a token, and knows the server by `trust`.
+    ///
+    /// # Errors
+    /// When what it shall trust cannot be read.
+    pub fn remote(host: Host, token: Option<String>, trust: &Trust) -> types::Result<Self> {
+        let tls = match host {
+            Host::Unix(_) => None,
+            Host::Https { .. } => Some(tls::config(trust)?),
+        };
+        Ok(Self { host, token, tls })
     }
 
     /// Where it speaks to.

@@ -323,6 +323,9 @@ pub struct NetworkRecord {
     pub labels: BTreeMap<String, String>,
     /// Made by kraud itself: `bridge`, `host`, `none`.
     pub builtin: bool,
+    /// A tenant's: its containers are kept from the machine's own services.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guarded: bool,
 }
 
 impl NetworkRecord {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::{exit::Outcome, pool, version, volume};
+use crate::{exit::Outcome, login, pool, setup, token, version, volume};
 
 /// kra: volumes with snapshots and instant rollback, on kraud.
 ///
@@ -13,9 +13,18 @@ use crate::{exit::Outcome, pool, version, volume};
 #[derive(Debug, Parser)]
 #[command(name = "kra", version, max_term_width = 100, arg_required_else_help = true, after_long_help = EXAMPLES)]
 pub(crate) struct Cli {
-    /// The kraud to speak to [default: unix:///run/kraud/kraud.sock]
+    /// The kraud to speak to: https://name:port, or a socket [default: where one has logged in, else unix:///run/kraud/kraud.sock]
     #[arg(short = 'H', long, global = true, value_name = "URL", env = "KR_HOST")]
     pub(crate) host: Option<String>,
+    /// The login to use, as `kra context ls` names it
+    #[arg(
+        short = 'c',
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "KR_CONTEXT"
+    )]
+    pub(crate) context: Option<String>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -33,8 +42,16 @@ EXAMPLES
   A copy to try things on, made in no time:
       kra volume clone data@monday try
 
+  Docker on this machine, containers on that one:
+      kra login https://kraud.example --fingerprint 3f5a...
+      kra setup docker --use
+
 ENVIRONMENT
-  KR_HOST    the kraud to speak to, as --host
+  KR_HOST           the kraud to speak to, as --host
+  KR_ACCESS_TOKEN   the token to show it, in place of a login
+  KR_FINGERPRINT    what its certificate is known by, as --fingerprint of kra login
+  KR_CONTEXT        the login to use, as --context
+  KR_CONFIG         where logins are kept [default: ~/.config/kra]
 
 EXIT CODES
   0 done, 1 failed, 2 wrong command line, 3 no such thing, 4 in the way of something else,
@@ -53,6 +70,35 @@ pub(crate) enum Command {
     Pool {
         #[command(subcommand)]
         command: pool::Command,
+    },
+    /// Log in to a kraud on the network with a token
+    #[command(
+        after_help = "Examples:\n  kra login https://kraud.example --fingerprint 3f5a...\n  kra login https://kraud.example:2376 --token-stdin < token"
+    )]
+    Login(login::Login),
+    /// Forget a login; its token stays good
+    #[command(after_help = "Examples:\n  kra logout\n  kra -c shop logout")]
+    Logout,
+    /// Logins: which there are, and which is used
+    #[command(arg_required_else_help = true)]
+    Context {
+        #[command(subcommand)]
+        command: login::ContextCommand,
+    },
+    /// Say who one is, to kraud
+    #[command(after_help = "Examples:\n  kra whoami\n  kra whoami -o json")]
+    Whoami(login::Show),
+    /// Tokens: who may work in the namespace
+    #[command(arg_required_else_help = true)]
+    Token {
+        #[command(subcommand)]
+        command: token::Command,
+    },
+    /// Make docker and other programs work with a kraud on the network
+    #[command(arg_required_else_help = true)]
+    Setup {
+        #[command(subcommand)]
+        command: setup::Command,
     },
     /// Print the versions of kra and of the kraud that it speaks to
     #[command(after_help = "Examples:\n  kra version\n  kra version -o json")]

@@ -4,12 +4,16 @@
 //! kraud could decide.
 
 mod cli;
+mod contexts;
 mod exit;
+mod login;
 mod man;
 mod place;
 mod pool;
 mod progress;
 mod session;
+mod setup;
+mod token;
 mod version;
 mod volume;
 
@@ -35,16 +39,28 @@ fn start(cli: Cli) -> Outcome {
     let command = match cli.command {
         Command::Completions { shell } => return cli::completions(shell),
         Command::Man { dir } => return man::write(&dir),
+        Command::Logout => return login::logout(cli.context.as_deref()),
+        Command::Context { command } => return login::context(&command),
         command => command,
     };
-    let session = Session::new(cli.host.as_deref())?;
+    let session = match command {
+        // There is none before.
+        Command::Login(_) => None,
+        _ => Some(Session::new(cli.host.as_deref(), cli.context.as_deref())?),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::io("starting the async runtime", error))?;
     let outcome = runtime.block_on(async {
         tokio::select! {
-            outcome = run(&session, command) => outcome,
+            outcome = async {
+                match (command, &session) {
+                    (Command::Login(options), _) => login::login(cli.host.as_deref(), &options).await,
+                    (command, Some(session)) => run(session, command).await,
+                    (_, None) => Ok(()),
+                }
+            } => outcome,
             _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
         }
     });
@@ -58,6 +74,13 @@ async fn run(session: &Session, command: Command) -> Outcome {
         Command::Volume { command } => volume::run(session, command).await,
         Command::Pool { command } => pool::run(session, command).await,
         Command::Version(options) => version::run(session, &options).await,
-        Command::Completions { .. } | Command::Man { .. } => Ok(()),
+        Command::Whoami(options) => login::whoami(session, &options).await,
+        Command::Token { command } => token::run(session, command).await,
+        Command::Setup { command } => setup::run(session, command).await,
+        Command::Login(_)
+        | Command::Logout
+        | Command::Context { .. }
+        | Command::Completions { .. }
+        | Command::Man { .. } => Ok(()),
     }
 }

@@ -1,24 +1,77 @@
 //! What every command works with.
 
-use client::{Client, Host};
+use client::{Client, Host, Trust};
 
-use crate::exit::{Failure, Outcome};
+use crate::{
+    contexts::Contexts,
+    exit::{Failure, Outcome},
+};
 
 /// The kraud that is spoken to.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) client: Client,
+    /// The login that is used.
+    pub(crate) context: Option<String>,
+}
+
+/// A variable of the environment that says something.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// What the environment says of a server's certificate.
+pub(crate) fn trust_of_environment() -> Outcome<Option<Trust>> {
+    variable("KR_FINGERPRINT")
+        .map(|text| Trust::fingerprint(&text))
+        .transpose()
+        .map_err(Failure::from)
 }
 
 impl Session {
-    /// Speaks to `host`, or to the kraud of this machine.
-    pub(crate) fn new(host: Option<&str>) -> Outcome<Self> {
-        let host: Host = match host.filter(|text| !text.is_empty()) {
-            Some(text) => text.parse().map_err(Failure::from)?,
-            None => Host::default(),
+    /// Speaks to `host` with the environment's token; else to where `context` is logged in; else
+    /// to the kraud of this machine.
+    pub(crate) fn new(host: Option<&str>, context: Option<&str>) -> Outcome<Self> {
+        let host: Option<Host> = host
+            .filter(|text| !text.is_empty())
+            .map(str::parse)
+            .transpose()
+            .map_err(Failure::from)?;
+        let token = variable("KR_ACCESS_TOKEN");
+        if let Some(host @ Host::Unix(_)) = host {
+            return Ok(Self {
+                client: Client::remote(host, token, &Trust::Public)?,
+                context: None,
+            });
+        }
+        let contexts = Contexts::load()?;
+        let known = match (&host, context) {
+            // Where the host alone is named, a login there is used.
+            (Some(host), None) => contexts
+                .contexts
+                .iter()
+                .find(|(_, context)| context.host == host.to_string())
+                .map(|(name, context)| (name.as_str(), context)),
+            (None, None) if token.is_some() && contexts.current.is_none() => None,
+            _ => contexts.chosen(context)?,
         };
+        let trust = match (trust_of_environment()?, known) {
+            (Some(trust), _) => trust,
+            (None, Some((_, context))) => context.trust(),
+            (None, None) => Trust::Public,
+        };
+        let (host, context) = match (host, known) {
+            (Some(host), known) => (host, known),
+            (None, Some((name, context))) => (
+                context.host.parse().map_err(Failure::from)?,
+                Some((name, context)),
+            ),
+            (None, None) => (Host::default(), None),
+        };
+        let token = token.or_else(|| context.map(|(_, context)| context.token.clone()));
         Ok(Self {
-            client: Client::new(host),
+            client: Client::remote(host, token, &trust)?,
+            context: context.map(|(name, _)| name.to_owned()),
         })
     }
 }

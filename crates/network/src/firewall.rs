@@ -42,10 +42,11 @@ const INTERVAL_END: u32 = 1;
 const CHUNK: usize = 400;
 
 /// Every set of the table.
-const SETS: [&str; 12] = [
+const SETS: [&str; 13] = [
     "bridges",
     "internal",
     "unprotected",
+    "guarded",
     "within",
     "subnets4",
     "subnets6",
@@ -194,6 +195,9 @@ pub(crate) fn bridge_elements(bridge: &Bridge) -> Elements {
         ("within", [name.clone(), name.clone()].concat(), Edge::Start),
         None,
     );
+    if bridge.guarded {
+        elements.insert(("guarded", name.clone(), Edge::Start), None);
+    }
     if bridge.internal {
         elements.insert(("internal", name, Edge::Start), None);
     } else if bridge.unprotected {

@@ -191,6 +191,9 @@ pub struct Bridge {
     /// Whether who has a route reaches ports that are not published.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unprotected: bool,
+    /// Whether its endpoints are kept from the machine's own services.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guarded: bool,
     /// Where ports are published for which nobody names an address; `None` is everywhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<IpAddr>,
@@ -238,6 +241,7 @@ impl Bridge {
             masquerade: true,
             internal: false,
             unprotected: false,
+            guarded: false,
             binding: None,
             prefix: String::new(),
             macvlan: None,

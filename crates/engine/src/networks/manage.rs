@@ -110,7 +110,8 @@ impl Engine {
                 "network with name {name} already exists"
             )));
         }
-        let record = self.new_network(&name, driver, request).await?;
+        let mut record = self.new_network(&name, driver, request).await?;
+        record.guarded = scope.is_tenant();
         let made = bridge(&record)?;
         let pools = pools_of(&record, &made)?;
         self.check_conflicts(&record, &made)?;
@@ -190,6 +191,7 @@ impl Engine {
             options: request.options,
             labels: request.labels,
             builtin: false,
+            guarded: false,
         };
         // Before subnets are looked for: what is wrong with the options comes first.
         super::bridge(&record)?;
@@ -373,7 +375,10 @@ impl Engine {
         }
         let mut occupied = self.agent.network_occupied().await?;
         occupied.extend(self.networks.nets());
-        let made = super::builtin(&self.settings, "", None, &occupied)?;
+        let mut made = super::builtin(&self.settings, "", None, &occupied)?;
+        for record in &mut made {
+            record.guarded = true;
+        }
         let mut txn = Txn::new();
         for record in &made {
             txn = txn.put(key::network(namespace, &record.id), encode(record)?);

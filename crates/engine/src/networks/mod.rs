@@ -300,6 +300,7 @@ fn builtin(
         options: BTreeMap::new(),
         labels: BTreeMap::new(),
         builtin: true,
+        guarded: false,
     };
     let default = make("bridge", "bridge");
     let bridge = bridge.unwrap_or_else(|| format!("kr-{}", default.id.short()));
@@ -373,6 +374,7 @@ fn bridge(record: &NetworkRecord) -> Result<Bridge> {
         }
     }
     let mut bridge = Bridge::new(record.id.clone(), record.bridge.parse()?, subnets);
+    bridge.guarded = record.guarded;
     if record.driver == "macvlan" {
         let dummy = format!("dm-{}", record.id.short());
         let macvlan = config::macvlan(&record.options, &dummy)?;

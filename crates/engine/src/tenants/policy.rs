@@ -388,7 +388,8 @@ mod tests {
     fn what_reaches_beyond_the_walls_is_refused() {
         let text = |value: &str| Some(vec![value.to_owned()]);
         let map = |name: &str| Some([(name.to_owned(), String::new())].into());
-        let cases: Vec<(&str, Box<dyn Fn(&mut HostConfig)>)> = vec![
+        type Change = Box<dyn Fn(&mut HostConfig)>;
+        let cases: Vec<(&str, Change)> = vec![
             ("privileged", Box::new(|host| host.privileged = true)),
             (
                 "network",
