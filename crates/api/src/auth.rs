@@ -130,6 +130,17 @@ pub(crate) fn check(parts: &Parts, access: Access) -> Result<()> {
     }))
 }
 
+/// What a call needs, for descriptions.
+pub(crate) fn in_words(access: Access) -> &'static str {
+    match access {
+        Access::Known => "any",
+        Access::Read => "operator, owner, reader",
+        Access::Push => "operator, owner, push",
+        Access::Write => "operator, owner",
+        Access::Operate => "operator",
+    }
+}
+
 /// Calls that were not let in, by address.
 #[derive(Debug, Default)]
 struct Attempts(Mutex<HashMap<IpAddr, (Instant, u32)>>);

@@ -17,13 +17,7 @@ pub(crate) struct Cli {
     #[arg(short = 'H', long, global = true, value_name = "URL", env = "KR_HOST")]
     pub(crate) host: Option<String>,
     /// The login to use, as `kra context ls` names it
-    #[arg(
-        short = 'c',
-        long,
-        global = true,
-        value_name = "NAME",
-        env = "KR_CONTEXT"
-    )]
+    #[arg(short = 'c', long, value_name = "NAME", env = "KR_CONTEXT")]
     pub(crate) context: Option<String>,
     #[command(subcommand)]
     pub(crate) command: Command,

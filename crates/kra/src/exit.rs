@@ -140,9 +140,24 @@ impl From<client::Error> for Failure {
     fn from(error: client::Error) -> Self {
         match error {
             client::Error::Api(error) => error.into(),
-            client::Error::Connect { ref source, .. } => {
+            client::Error::Connect {
+                ref source,
+                ref host,
+            } => {
                 let failure = Self::new(Code::Unreachable, chain(&error));
+                let text = source.to_string();
                 match source.kind() {
+                    // Of TLS, whose errors have no kinds of their own here.
+                    io::ErrorKind::InvalidData if text.contains("UnknownIssuer") => failure.hint(
+                        "no authority that is known here has signed the server's certificate: ask its operator what `kraud fingerprint` prints, and give that to kra login --fingerprint or in KR_FINGERPRINT",
+                    ),
+                    io::ErrorKind::InvalidData if text.contains("NotValidForName") => failure.hint(
+                        "the server's certificate is for other names: its operator adds this one to `names` in kraud.toml",
+                    ),
+                    io::ErrorKind::InvalidData => failure,
+                    _ if matches!(host, client::Host::Https { .. }) => failure.hint(
+                        "is kraud running there, and is its port open? (kraud serve --listen, 2376 unless told otherwise)",
+                    ),
                     io::ErrorKind::PermissionDenied => failure.hint(
                         "the socket is for root and the group kraud: usermod -aG kraud $USER, then log in again",
                     ),

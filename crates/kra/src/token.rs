@@ -19,7 +19,7 @@ use crate::{
 pub(crate) enum Command {
     /// Make a token, and print it: it is shown this once
     #[command(
-        after_help = "Examples:\n  kra token create --role reader --for \"the dashboard\"\n  kra token create --role push --expires 90d -q"
+        after_help = "Examples:\n  kra token create --role reader --for dashboard\n  kra token create --role push --expires 90d -q"
     )]
     Create(Create),
     /// List the tokens

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{dispatch::Support, router::table, version::ApiVersion};
+use crate::auth;
 
 /// The document.
 pub fn compat_markdown() -> String {
@@ -15,7 +16,7 @@ pub fn compat_markdown() -> String {
          negotiated. This page is made from the router's table (`crates/api/src/docker/router.rs`): change\n\
          that, then run `UPDATE_DOCS=1 cargo test -p api --test compat`.\n\n\
          {full} full, {partial} partial, {missing} not yet; {all} calls in all.\n\n\
-         | call | state | missing, or what to do instead |\n|---|---|---|\n",
+         | call | needs the role | state | missing, or what to do instead |\n|---|---|---|---|\n",
         min = ApiVersion::MIN,
         max = ApiVersion::MAX,
         full = count(|support| matches!(support, Support::Full)),
@@ -31,8 +32,10 @@ pub fn compat_markdown() -> String {
         };
         let _ = writeln!(
             text,
-            "| `{} {}` | {state} | {remark} |",
-            row.method, row.path
+            "| `{} {}` | {} | {state} | {remark} |",
+            row.method,
+            row.path,
+            auth::in_words(row.access)
         );
     }
     text

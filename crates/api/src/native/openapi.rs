@@ -2,12 +2,13 @@
 
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
-use types::{Access, native};
+use types::native;
 
 use super::{
     PREFIX,
     table::{Content, Param, Route},
 };
+use crate::auth;
 
 /// Describes every call of `table`.
 pub fn document<S>(table: &[Route<S>]) -> Value {
@@ -62,7 +63,7 @@ fn operation<S>(route: &Route<S>, generator: &mut SchemaGenerator) -> Value {
     let mut operation = json!({
         "operationId": route.id,
         "summary": route.summary,
-        "x-needs": access(route.access),
+        "x-needs": auth::in_words(route.access),
         "responses": {
             route.status.as_str(): answer(route, generator),
             "default": { "$ref": "#/components/responses/Failure" },
@@ -75,17 +76,6 @@ fn operation<S>(route: &Route<S>, generator: &mut SchemaGenerator) -> Value {
         operation["requestBody"] = json!({ "required": true, "content": content });
     }
     operation
-}
-
-/// What a caller needs, in words.
-fn access(access: Access) -> &'static str {
-    match access {
-        Access::Known => "any role",
-        Access::Read => "operator, owner or reader",
-        Access::Push => "operator, owner or push",
-        Access::Write => "operator or owner",
-        Access::Operate => "operator",
-    }
 }
 
 fn answer<S>(route: &Route<S>, generator: &mut SchemaGenerator) -> Value {

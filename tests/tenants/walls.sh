@@ -1,0 +1,123 @@
+# What a tenant cannot do: to the machine, and to others.
+
+. "$E2E_SUITES/lib.sh"
+
+test_what_is_not_offered() {
+    tenant shop; image_for shop
+    refused() { run as shop run --rm "$@"; ne "$RC" 0; has "$ERR" 'is not offered'; }
+    refused --privileged "$IMG" true
+    refused --network host "$IMG" true
+    refused --pid host "$IMG" true
+    refused --ipc host "$IMG" true
+    refused --uts host "$IMG" true
+    refused --userns host "$IMG" true
+    refused --cgroupns host "$IMG" true
+    refused -v /etc:/x "$IMG" true
+    refused -v /:/x:ro "$IMG" true
+    refused --mount type=bind,source=/etc,target=/x "$IMG" true
+    refused --device /dev/null "$IMG" true
+    refused --cap-add SYS_ADMIN "$IMG" true
+    refused --cap-add ALL "$IMG" true
+    refused --security-opt seccomp=unconfined "$IMG" true
+    refused --security-opt systempaths=unconfined "$IMG" true
+    refused --sysctl kernel.msgmax=1 "$IMG" true
+    refused --cgroup-parent /x "$IMG" true
+    refused --runtime runc "$IMG" true
+    refused --annotation run.oci.hooks=x "$IMG" true
+    run as shop network create -d macvlan m; has "$ERR" 'is not offered'
+    run as shop network create -o com.docker.network.bridge.name=eth0 m; has "$ERR" 'is not offered'
+    run as shop network create --subnet 8.8.8.0/24 m; has "$ERR" 'not private'
+    run as shop volume create -o pool=default vol; has "$ERR" 'is not offered'
+    run as shop pull localhost:5000/x; has "$ERR" 'is not offered'
+    as shop run -d --name here "$IMG" sleep 1000 >/dev/null
+    run as shop exec --privileged here true; has "$ERR" 'is not offered'
+    run as shop update --cpu-rt-runtime 1 here; ne "$RC" 0
+    https "$TOKEN" GET /kr/v1/pools; eq "$CODE" 403
+    https "$TOKEN" POST /kr/v1/tenants -H 'Content-Type: application/json' -d '{"name":"mine"}'; eq "$CODE" 403
+    # The operator still can.
+    eq "$(docker run --rm --privileged -v /etc/hostname:/x:ro "$IMG" cat /x)" "$(cat /etc/hostname)"
+}
+
+test_apart() {
+    tenant one; image_for one; tenant two; image_for two
+    local name; for name in one two; do
+        as $name run -d --name web -p 127.0.0.1::80 -v data:/data "$IMG" sh -c "echo $name >/data/who; exec httpd -f -p 80 -h /data" >/dev/null
+        as $name network create inner >/dev/null
+    done
+    eq "$(as one ps --format '{{.Names}}')" web
+    ne "$(as one ps -q --no-trunc)" "$(as two ps -q --no-trunc)"
+    local theirs; theirs=$(as two ps -q --no-trunc)
+    for what in "inspect $theirs" "logs $theirs" "stop $theirs" "rm $theirs" "exec $theirs true" "top $theirs" "cp $theirs:/etc/passwd -" "network inspect $(as two network inspect -f '{{.ID}}' inner)"; do
+        # shellcheck disable=SC2086
+        run as one $what; ne "$RC" 0
+        matches "$ERR" '[Nn]o such|not found'
+    done
+    eq "$(as two inspect -f '{{.State.Running}}' web)" true
+    eq "$(as one exec web cat /data/who; as two exec web cat /data/who)" $'one\ntwo'
+    # Not by their networks, neither by name nor by address.
+    local address; address=$(as two inspect -f '{{.NetworkSettings.IPAddress}}' web)
+    eq "$(as one exec web sh -c "nc -w 2 $address 80 </dev/null; true" 2>&1)" 'nc: timed out'
+    eq "$(as one network ls -q | wc -l) $(as one volume ls -q | wc -l) $(as one image ls -q | wc -l)" '4 1 1'
+    # Nothing of it is seen in events, df and prune.
+    timeout 3 env -u DOCKER_HOST docker --context one events --format '{{json .}}' >"$T/events" 2>&1 & local watching=$!
+    sleep 0.7; as two restart -t 0 web >/dev/null; as two volume create theirs >/dev/null
+    wait $watching || true
+    eq "$(cat "$T/events")" ''
+    eq "$(as one system df --format '{{.TotalCount}}' | tr '\n' ' ')" '1 1 1 0 '
+    as one system prune -af --volumes >/dev/null
+    eq "$(as two volume ls -q | sort | tr '\n' ' ')" 'data theirs '
+    eq "$(as two image ls -q | wc -l)" 1
+    eq "$(docker ps -q; docker volume ls -q)" ''
+}
+
+test_the_machine_is_out_of_reach() {
+    tenant shop; image_for shop
+    as shop run -d --name web -p 0:80 "$IMG" sh -c 'echo here >/index.html; exec httpd -f -p 80 -h /' >/dev/null
+    as shop run -d --name client "$IMG" sleep 1000 >/dev/null
+    local gateway port; gateway=$(as shop inspect -f '{{.NetworkSettings.Gateway}}' client)
+    # try ADDRESS PORT: what answers.
+    try() { as shop exec client sh -c "printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 2 $1 $2; true" 2>&1 | tr -d '\r'; }
+    python3 -m http.server 0 --bind 0.0.0.0 >"$T/server" 2>&1 & local server=$!
+    wait_until 10 grep -q 'port [0-9]' "$T/server" || true
+    port=$(ss -ltnpH | sed -n "s/.*:\([0-9]*\) .*pid=$server,.*/\1/p" | head -n 1)
+    [ -n "$port" ] || fail "the host's service does not run"
+    matches "$(curl -s "http://127.0.0.1:$port/" | head -c 20)" DOCTYPE
+    eq "$(try "$gateway" "$port")" 'nc: timed out'
+    eq "$(try "$gateway" "${KR_HOST##*:}")" 'nc: timed out'
+    eq "$(try 169.254.169.254 80)" 'nc: timed out'
+    # What is published is.
+    has "$(try "$gateway" "$(as shop port web 80 | head -n 1 | sed 's/.*://')")" here
+    as shop exec client ping -c 1 -W 2 "$gateway" >/dev/null
+    kill $server
+    # /proc and /sys, devices, mounts.
+    fails_in() { run as shop exec client sh -c "$1"; [ "$RC" != 0 ] || fail "a tenant can: $1"; }
+    fails_in 'echo x >/proc/sys/kernel/core_pattern'
+    fails_in 'echo 1 >/proc/sys/vm/drop_caches'
+    fails_in 'echo b >/proc/sysrq-trigger'
+    fails_in 'mount -t tmpfs none /mnt'
+    fails_in 'mknod /sda b 8 0 && head -c 1 /sda'
+    fails_in 'for limit in /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes; do [ ! -e $limit ] || echo 1000000000 >$limit || exit 1; done'
+    fails_in 'hostname other'
+    fails_in 'head -c 1 /proc/kcore'
+}
+
+test_paths_that_lead_out() {
+    tenant shop; image_for shop
+    as shop run -d --name box -v data:/data "$IMG" sh -c 'ln -s /etc/shadow /link; ln -s ../../../../../../etc /data/up; ln -s / /data/root; sleep 1000' >/dev/null
+    wait_until 5 as shop exec box test -L /data/root
+    # What the link names is the container's own.
+    run as shop cp box:/link -; hasnt "$OUT" "$(head -n 1 /etc/shadow)"
+    run as shop cp -L box:/link -; hasnt "$OUT" "$(head -n 1 /etc/shadow)"
+    run as shop cp box:/data/up/hostname -; hasnt "$OUT" "$(cat /etc/hostname)"
+    run as shop cp box:/../../../../../../etc/hostname -; hasnt "$OUT" "$(cat /etc/hostname)"
+    export KR_ACCESS_TOKEN=$TOKEN
+    run kra volume cp data:/up/hostname -; ne "$RC" 0
+    run kra volume cp data:/root/etc/hostname -; ne "$RC" 0
+    run kra volume cp data:../../../etc/hostname -; hasnt "$OUT" "$(cat /etc/hostname)"
+    run as shop run --rm --mount type=volume,source=data,target=/x,volume-subpath=up "$IMG" cat /x/shadow; ne "$RC" 0
+    run as shop run --rm --mount type=volume,source=data,target=/x,volume-subpath=../.. "$IMG" ls /x; ne "$RC" 0
+    run as shop run --rm -v data/root:/x "$IMG" ls /x; ne "$RC" 0
+    # A name of a volume that is a path is none.
+    run as shop volume create ../../etc; ne "$RC" 0
+    run as shop run --rm -v ../../etc:/x "$IMG" ls /x; ne "$RC" 0
+}
