@@ -128,6 +128,30 @@ test_tokens_end() {
 }
 daemon_restart() { daemon_kill "$KRAUD_TEST_DIR"; daemon_start "$KRAUD_TEST_DIR"; KR_HOST=$(door); export KR_HOST; }
 
+test_audit() {
+    tenant ledger
+    https "$TOKEN" POST /volumes/create -H 'Content-Type: application/json' -d '{"Name":"data"}'; eq "$CODE" 201
+    https "$TOKEN" GET /kr/v1/pools; eq "$CODE" 403
+    https '' DELETE /containers/x; eq "$CODE" 401
+    https "$TOKEN" DELETE /containers/nosuch; eq "$CODE" 404
+    https "$TOKEN" GET /volumes; eq "$CODE" 200
+    docker volume create ours >/dev/null; docker volume rm ours >/dev/null
+    until_has 5 'DELETE /containers/nosuch' kraud audit --namespace ledger
+    local id; id=$(kraud audit --namespace ledger -o json | jq -r '.[0].token')
+    eq "$(kraud audit --namespace ledger -o json | jq -c '[.[] | [.call, .status, .role, .from]]')" \
+        '[["POST /kr/v1/certificates",201,"owner","127.0.0.1"],["POST /volumes/create",201,"owner","127.0.0.1"],["GET /kr/v1/pools",403,"owner","127.0.0.1"],["DELETE /containers/nosuch",404,"owner","127.0.0.1"]]'
+    eq "$(kraud audit --token "$id" --failed -o json | jq length)" 2
+    has "$(kraud audit --failed)" 'DELETE /containers/x'
+    has "$(kraud audit --namespace default --call volumes)" socket
+    eq "$(stat -c %a "$KRAUD_TEST_DIR/data/audit" "$KRAUD_TEST_DIR/data/audit/audit.jsonl" | tr '\n' ' ')" '700 600 '
+    hasnt "$(cat "$KRAUD_TEST_DIR/data/audit/audit.jsonl")" "${TOKEN#kr_*_}"
+    # Not for tenants.
+    https "$TOKEN" GET /kr/v1/audit; eq "$CODE" 403
+    # It stays over a crash.
+    daemon_restart
+    has "$(kraud audit --namespace ledger)" '/volumes/create'
+}
+
 test_every_call() {
     ARCHIVE=$(busybox_archive) IMG=$IMG python3 "$E2E_SUITES/walk.py" "$REPO/docs/docker-compat.md" || fail 'see above'
 }

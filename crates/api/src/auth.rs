@@ -9,15 +9,19 @@ use std::{
 
 use axum::{
     extract::Request,
-    http::{HeaderValue, header, request::Parts},
+    http::{HeaderValue, StatusCode, header, request::Parts},
     response::Response,
 };
 use engine::{Engine, Scope};
 use identity::Caller;
 use tower::ServiceExt as _;
-use types::{Access, Error, Kind, Result};
+use types::{Access, Error, Kind, Result, Time, native::AuditEntry};
 
-use crate::{docker::error, http::Peer, native};
+use crate::{
+    docker::{dispatch::is_change, error, query::Query},
+    http::Peer,
+    native,
+};
 
 /// `inner`, behind the question who calls.
 pub(crate) fn behind(inner: axum::Router, engine: Engine) -> axum::Router {
@@ -42,11 +46,21 @@ async fn let_in(
             }
             // Nothing behind this needs it, and nothing may log it.
             parts.headers.remove(header::AUTHORIZATION);
-            parts.extensions.insert(Scope::from(caller));
-            match inner.oneshot(Request::from_parts(parts, body)).await {
+            parts.extensions.insert(Scope::from(caller.clone()));
+            let entry = entry(&parts, Some(&caller));
+            let is_change = is_change(&parts.method);
+            let response = match inner.oneshot(Request::from_parts(parts, body)).await {
                 Ok(response) => response,
                 Err(never) => match never {},
+            };
+            let status = response.status();
+            if is_change || status == StatusCode::FORBIDDEN {
+                engine.note(AuditEntry {
+                    status: status.as_u16(),
+                    ..entry
+                });
             }
+            response
         }
         Err(refusal) => {
             let address = match parts.extensions.get() {
@@ -63,6 +77,12 @@ async fn let_in(
             } else {
                 refusal
             };
+            if !many {
+                engine.note(AuditEntry {
+                    status: error::status(refusal.kind).as_u16(),
+                    ..entry(&parts, None)
+                });
+            }
             let mut response = if parts.uri.path().starts_with(native::PREFIX) {
                 native::dispatch::refusal(refusal)
             } else {
@@ -74,6 +94,35 @@ async fn let_in(
             );
             response
         }
+    }
+}
+
+/// What is written down of a request; the status is not known yet.
+fn entry(parts: &Parts, caller: Option<&Caller>) -> AuditEntry {
+    /// Longer paths and names say nothing more.
+    const LONGEST: usize = 300;
+    let mut call = format!("{} {}", parts.method, parts.uri.path());
+    let query = Query::parse(parts.uri.query());
+    if let Some(name) = query.nonempty("name") {
+        call = format!("{call} {name}");
+    }
+    call = call
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(LONGEST)
+        .collect();
+    AuditEntry {
+        time: Time::now(),
+        namespace: caller.map(|caller| caller.namespace.clone()),
+        role: caller.map(|caller| caller.role),
+        token: caller.and_then(|caller| caller.token.clone()),
+        by: caller.map(|caller| caller.by.as_str().to_owned()),
+        from: match parts.extensions.get() {
+            Some(Peer::Remote { address, .. }) => address.ip().to_string(),
+            _ => "socket".to_owned(),
+        },
+        call,
+        status: 0,
     }
 }
 

@@ -1,8 +1,8 @@
 //! Who one is, tokens, certificates, tenants.
 
 use types::native::{
-    Authority, AuthorityRotate, Certificate, CertificateCreate, Tenant, TenantCreate,
-    TenantCreated, TenantList, Token, TokenCreate, TokenCreated, TokenList, Whoami,
+    AuditEntry, AuditList, Authority, AuthorityRotate, Certificate, CertificateCreate, Tenant,
+    TenantCreate, TenantCreated, TenantList, Token, TokenCreate, TokenCreated, TokenList, Whoami,
 };
 
 use crate::{Client, Result};
@@ -43,6 +43,12 @@ impl Client {
     pub async fn authority_rotate(&self) -> Result<Authority> {
         self.post(&["authority", "rotate"], &AuthorityRotate {})
             .await
+    }
+
+    /// What was done, the oldest first; `query` as the API's description names it.
+    pub async fn audit(&self, query: &[(&str, &str)]) -> Result<Vec<AuditEntry>> {
+        let list: AuditList = self.get(&["audit"], query).await?;
+        Ok(list.entries)
     }
 
     /// All tenants.

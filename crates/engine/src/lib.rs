@@ -112,6 +112,8 @@ pub struct Inner {
     events: Events,
     installation: record::InstallationRecord,
     identities: identity::Identities,
+    /// None where there is no data directory.
+    audit: Option<identity::Audit>,
     writer: containers::StateWriter,
     started_at: Time,
     stopping: tokio::sync::watch::Sender<bool>,
@@ -134,6 +136,18 @@ impl Engine {
         images: Arc<dyn NodeImages>,
     ) -> Result<Self> {
         let installation = system::installation(store.as_ref()).await?;
+        let audit = match settings.data_dir.as_os_str().is_empty() {
+            true => None,
+            false => {
+                let place = settings.data_dir.join("audit");
+                let opened = tokio::task::spawn_blocking(move || identity::Audit::open(&place));
+                Some(
+                    opened
+                        .await
+                        .map_err(|error| types::Error::wrap("opening the audit log", error))??,
+                )
+            }
+        };
         let networks = Networks::open(&settings, store.as_ref(), agent.as_ref()).await?;
         let volumes = volumes::Table::load(store.as_ref()).await?;
         let pools = pools::Table::load(store.as_ref()).await?;
@@ -155,6 +169,7 @@ impl Engine {
             events: Events::new(),
             installation,
             identities,
+            audit,
             writer,
             started_at: Time::now(),
             stopping: tokio::sync::watch::Sender::new(false),

@@ -7,6 +7,7 @@
 //! A token's secret is shown once and kept as a hash. A certificate has the rights of the token
 //! that it was asked for with, and ends with it.
 
+mod audit;
 mod authority;
 mod record;
 mod token;
@@ -25,6 +26,7 @@ use tokio::sync::watch;
 use types::{Error, Kind, Namespace, Result, Role, Time, TokenId, native, record::decode};
 
 pub use self::{
+    audit::{Audit, AuditFilter},
     authority::{ServerIdentity, certificates, fingerprint},
     record::{AuthorityRecord, CertificateRecord, TenantRecord, TokenRecord},
 };

@@ -64,6 +64,11 @@ pub(crate) enum Command {
     /// Make, list and remove tenants: namespaces of those who come over the network
     #[command(arg_required_else_help = true)]
     Tenant(Tenant),
+    /// Show who did what, when, from where and with which token
+    #[command(
+        after_help = "Examples:\n  kraud audit\n  kraud audit --namespace shop --since 2030-01-31T12:00:00Z\n  kraud audit --failed --call DELETE -o json"
+    )]
+    Audit(Audit),
     /// Print what the server's certificate is known by, for `kra login --fingerprint`
     #[command(after_help = "Examples:\n  kraud fingerprint\n  kraud fingerprint -o json")]
     Fingerprint(Authority),
@@ -130,6 +135,36 @@ pub(crate) struct Tenant {
     pub(crate) place: Place,
     #[command(subcommand)]
     pub(crate) command: crate::tenant::Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Whose calls
+    #[arg(long, value_name = "TENANT")]
+    pub(crate) namespace: Option<String>,
+    /// Those made with this token
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+    /// A part of method and path, such as `DELETE /containers`
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) call: Option<String>,
+    /// Not before this time (RFC 3339, or seconds since 1970)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Not after this time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// Only what was refused or failed
+    #[arg(long)]
+    pub(crate) failed: bool,
+    /// The last so many; 0 for all
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 50)]
+    pub(crate) last: usize,
+    /// How to print them
+    #[arg(short, long, value_enum, default_value_t = term::Format::Table)]
+    pub(crate) output: term::Format,
 }
 
 #[derive(Debug, Args)]

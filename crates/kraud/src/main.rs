@@ -1,5 +1,6 @@
 //! The daemon's binary: configuration, wiring of concrete drivers, subcommands.
 
+mod audit;
 mod cli;
 mod client;
 mod config;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         cli::Command::Doctor(options) => doctor::run(&options),
         cli::Command::Pool(options) => pool::run(&options),
         cli::Command::Tenant(options) => tenant::run(&options),
+        cli::Command::Audit(options) => audit::run(&options),
         cli::Command::Fingerprint(options) => tenant::fingerprint(&options, false),
         cli::Command::RotateAuthority(options) => tenant::fingerprint(&options, true),
         cli::Command::Completions { shell } => {

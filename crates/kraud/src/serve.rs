@@ -33,6 +33,7 @@ pub(crate) fn run(options: &cli::Serve) -> anyhow::Result<ExitCode> {
     }
     config.check()?;
     raise_file_limit();
+    keep_secrets();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -70,6 +71,14 @@ fn raise_file_limit() {
             maximum: hard,
         },
     );
+}
+
+/// Keys and tokens in memory get into no core dump.
+fn keep_secrets() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "a core dump of kraud would hold secrets");
+    }
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

@@ -58,7 +58,8 @@ pub(crate) struct Rm {
     force: bool,
 }
 
-fn asking<T>(
+/// Runs what asks the daemon at `place`.
+pub(crate) fn asking<T>(
     place: &cli::Place,
     ask: impl AsyncFnOnce(Client) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {

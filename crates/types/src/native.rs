@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     identity::{
-        Authority, AuthorityRotate, Certificate, CertificateCreate, Tenant, TenantCreate,
-        TenantCreated, TenantList, Token, TokenCreate, TokenCreated, TokenList, Whoami,
+        AuditEntry, AuditList, Authority, AuthorityRotate, Certificate, CertificateCreate, Tenant,
+        TenantCreate, TenantCreated, TenantList, Token, TokenCreate, TokenCreated, TokenList,
+        Whoami,
     },
     pool::{Pool, PoolCreate, PoolEngine, PoolGrow, PoolList, PoolSource},
     snapshot::{

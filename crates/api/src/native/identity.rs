@@ -1,6 +1,7 @@
 //! Tenants, tokens, certificates.
 
 use axum::{http::StatusCode, response::Response};
+use identity::AuditFilter;
 use types::{Namespace, Result, native};
 
 use super::table::Call;
@@ -56,6 +57,22 @@ pub(super) async fn authority(call: Call) -> Result<Response> {
 pub(super) async fn authority_rotate(mut call: Call) -> Result<Response> {
     let _: native::AuthorityRotate = call.json().await?;
     json(&call.state.authority_rotate().await?)
+}
+
+/// `GET /audit`
+pub(super) async fn audit(call: Call) -> Result<Response> {
+    let text = |name: &str| call.query.nonempty(name).map(str::to_owned);
+    let filter = AuditFilter {
+        namespace: text("namespace"),
+        token: text("token"),
+        call: text("call"),
+        since: call.query.time("since")?,
+        until: call.query.time("until")?,
+        failed: call.query.flag("failed"),
+        last: call.query.number("last")?,
+    };
+    let entries = call.state.audit(filter).await?;
+    json(&native::AuditList { entries })
 }
 
 /// `GET /tenants`

@@ -117,6 +117,43 @@ const FORCE_TENANT: Param = Param {
     required: false,
     description: "With `1`, its containers, volumes and snapshots go as well.",
 };
+const AUDIT: &[Param] = &[
+    Param {
+        name: "namespace",
+        required: false,
+        description: "Whose calls.",
+    },
+    Param {
+        name: "token",
+        required: false,
+        description: "Those made with this token.",
+    },
+    Param {
+        name: "call",
+        required: false,
+        description: "A part of method and path, as in `DELETE /containers`.",
+    },
+    Param {
+        name: "since",
+        required: false,
+        description: "Not before: RFC 3339, or seconds since 1970.",
+    },
+    Param {
+        name: "until",
+        required: false,
+        description: "Not after.",
+    },
+    Param {
+        name: "failed",
+        required: false,
+        description: "With `1`, only what was refused or failed.",
+    },
+    Param {
+        name: "last",
+        required: false,
+        description: "Only the last so many.",
+    },
+];
 const NAMESPACE: Param = Param {
     name: "namespace",
     required: false,
@@ -296,6 +333,11 @@ fn identity_rows() -> Vec<Route<Engine>> {
         .needs(Access::Operate)
         .takes::<n::AuthorityRotate>()
         .gives::<n::Authority>(),
+        row!(GET "/audit", identity::audit, "audit",
+            "What was done and what was refused, the oldest first.")
+        .needs(Access::Operate)
+        .query(AUDIT)
+        .gives::<n::AuditList>(),
         row!(GET "/tenants", identity::tenants, "tenants", "All tenants.")
             .needs(Access::Operate)
             .gives::<n::TenantList>(),

@@ -3,12 +3,12 @@
 
 pub(crate) mod policy;
 
-use identity::Identities;
+use identity::{AuditFilter, Identities};
 use types::{
     Error, Filters, Namespace, Result, Role, TokenId,
     native::{
-        Authority, Certificate, CertificateCreate, Tenant, TenantCreated, Token, TokenCreate,
-        TokenCreated, Whoami,
+        AuditEntry, Authority, Certificate, CertificateCreate, Tenant, TenantCreated, Token,
+        TokenCreate, TokenCreated, Whoami,
     },
 };
 
@@ -18,6 +18,23 @@ impl Engine {
     /// Who may call, for whoever lets callers in.
     pub fn identities(&self) -> &Identities {
         &self.identities
+    }
+
+    /// Writes down what somebody did.
+    pub fn note(&self, entry: AuditEntry) {
+        if let Some(audit) = &self.audit {
+            audit.add(entry);
+        }
+    }
+
+    /// What was done, the oldest first.
+    pub async fn audit(&self, filter: AuditFilter) -> Result<Vec<AuditEntry>> {
+        let Some(audit) = self.audit.clone() else {
+            return Ok(Vec::new());
+        };
+        tokio::task::spawn_blocking(move || audit.read(&filter))
+            .await
+            .map_err(|error| Error::wrap("reading the audit log", error))?
     }
 
     /// Who the caller is.

@@ -139,6 +139,36 @@ pub struct Certificate {
     pub expires: Time,
 }
 
+/// What somebody did, or tried to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct AuditEntry {
+    pub time: Time,
+    /// Of the caller. None of one who was not let in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Namespace>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenId>,
+    /// `socket`, `token` or `certificate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// An address, or `socket`.
+    pub from: String,
+    /// Method and path, and the name that a new thing was given.
+    pub call: String,
+    /// The HTTP status of the answer.
+    pub status: u16,
+}
+
+/// `GET /audit`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct AuditList {
+    pub entries: Vec<AuditEntry>,
+}
+
 /// Asks for another authority.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
