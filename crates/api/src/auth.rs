@@ -14,8 +14,9 @@ use axum::{
 };
 use engine::{Engine, Scope};
 use identity::Caller;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::ServiceExt as _;
-use types::{Access, Error, Kind, Result, Time, native::AuditEntry};
+use types::{Access, Error, Kind, Namespace, Result, Time, native::AuditEntry};
 
 use crate::{
     docker::{dispatch::is_change, error, query::Query},
@@ -25,22 +26,93 @@ use crate::{
 
 /// `inner`, behind the question who calls.
 pub(crate) fn behind(inner: axum::Router, engine: Engine) -> axum::Router {
-    let attempts = Arc::new(Attempts::default());
+    let doors = Arc::new(Doors::default());
     axum::Router::new().fallback(move |request: Request| {
-        let (inner, engine, attempts) = (inner.clone(), engine.clone(), attempts.clone());
-        async move { let_in(inner, &engine, &attempts, request).await }
+        let (inner, engine, doors) = (inner.clone(), engine.clone(), doors.clone());
+        async move { let_in(inner, &engine, &doors, request).await }
     })
 }
 
-async fn let_in(
-    inner: axum::Router,
-    engine: &Engine,
-    attempts: &Attempts,
-    request: Request,
-) -> Response {
+/// What is counted, so that nobody stands in another's way.
+#[derive(Debug, Default)]
+struct Doors {
+    attempts: Attempts,
+    tenants: Mutex<HashMap<Namespace, Arc<Share>>>,
+}
+
+/// What a tenant may have at once.
+#[derive(Debug)]
+struct Share {
+    /// Calls until their answers begin.
+    calls: Arc<Semaphore>,
+    /// Connections, also those that have become streams.
+    connections: Arc<Semaphore>,
+}
+
+impl Share {
+    const CALLS: usize = 64;
+    const CONNECTIONS: usize = 2048;
+    /// How long a call may wait for its turn.
+    const PATIENCE: Duration = Duration::from_secs(30);
+}
+
+impl Doors {
+    /// A tenant's share; the operator has no bounds.
+    fn share(&self, namespace: &Namespace) -> Option<Arc<Share>> {
+        if *namespace == Namespace::default() {
+            return None;
+        }
+        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = tenants.entry(namespace.clone()).or_insert_with(|| {
+            Arc::new(Share {
+                calls: Arc::new(Semaphore::new(Share::CALLS)),
+                connections: Arc::new(Semaphore::new(Share::CONNECTIONS)),
+            })
+        });
+        Some(share.clone())
+    }
+
+    /// Waits for a call's turn. The others of the same tenant are what it waits for.
+    async fn turn(&self, caller: &Caller, parts: &Parts) -> Result<Option<OwnedSemaphorePermit>> {
+        let Some(share) = self.share(&caller.namespace) else {
+            return Ok(None);
+        };
+        if let Some(Peer::Remote { session, .. }) = parts.extensions.get()
+            && !session.has_place(&share.connections)
+        {
+            return Err(Error::new(
+                Kind::TooMany,
+                format!(
+                    "the namespace {} has {} connections open, and may not have more",
+                    caller.namespace,
+                    Share::CONNECTIONS
+                ),
+            ));
+        }
+        match tokio::time::timeout(Share::PATIENCE, share.calls.clone().acquire_owned()).await {
+            Ok(turn) => Ok(turn.ok()),
+            Err(_) => Err(Error::new(
+                Kind::TooMany,
+                format!(
+                    "the namespace {} has {} calls under way, and none has ended within {} s: try again later",
+                    caller.namespace,
+                    Share::CALLS,
+                    Share::PATIENCE.as_secs()
+                ),
+            )),
+        }
+    }
+}
+
+async fn let_in(inner: axum::Router, engine: &Engine, doors: &Doors, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
-    match caller(engine, &parts) {
-        Ok(caller) => {
+    let known = match caller(engine, &parts) {
+        Ok(caller) => doors.turn(&caller, &parts).await.map(|turn| (caller, turn)),
+        Err(refusal) => Err(refusal),
+    };
+    match known {
+        // It is another's turn when the answer begins, whatever streams then.
+        Ok((caller, _turn)) => {
             if let Some(Peer::Remote { session, .. }) = parts.extensions.get() {
                 session.ends_with(&caller);
             }
@@ -68,7 +140,8 @@ async fn let_in(
                 _ => None,
             };
             tracing::debug!(?address, method = %parts.method, path = parts.uri.path(), error = %refusal.message, "not let in");
-            let many = address.is_some_and(|address| attempts.failed(address));
+            let many = refusal.kind == Kind::Unauthorized
+                && address.is_some_and(|address| doors.attempts.failed(address));
             let refusal = if many {
                 Error::new(
                     Kind::TooMany,
@@ -88,10 +161,12 @@ async fn let_in(
             } else {
                 error::response(&refusal)
             };
-            response.headers_mut().insert(
-                header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Bearer realm=\"kraud\""),
-            );
+            if response.status() == StatusCode::UNAUTHORIZED {
+                response.headers_mut().insert(
+                    header::WWW_AUTHENTICATE,
+                    HeaderValue::from_static("Bearer realm=\"kraud\""),
+                );
+            }
             response
         }
     }

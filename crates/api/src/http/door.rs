@@ -1,6 +1,12 @@
 //! The door to the network: TCP with TLS, and nothing without.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     io::AsyncWriteExt as _,
@@ -27,8 +33,52 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How many connections there may be at once. Each holds two descriptors, and few bytes while
 /// it stands.
 const CONNECTIONS: usize = 8192;
+/// How many of them one address may have.
+const OF_ONE_ADDRESS: usize = 2048;
 /// How many may agree on their keys at once: that is work.
 const HANDSHAKES: usize = 512;
+
+/// Connections by address.
+#[derive(Debug, Default)]
+struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+
+/// One of them.
+struct Counted {
+    addresses: Arc<Addresses>,
+    address: IpAddr,
+}
+
+impl Addresses {
+    /// None where there are too many already.
+    fn count(self: &Arc<Self>, address: IpAddr) -> Option<Counted> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= OF_ONE_ADDRESS {
+            return None;
+        }
+        *count += 1;
+        Some(Counted {
+            addresses: self.clone(),
+            address,
+        })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut counts = self
+            .addresses
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
 
 /// What a door is made of.
 pub struct Door {
@@ -42,6 +92,7 @@ pub async fn serve_tls(door: Door, router: axum::Router, shutdown: impl Future<O
     let (stop, stopping) = watch::channel(false);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let addresses = Arc::new(Addresses::default());
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -54,11 +105,15 @@ pub async fn serve_tls(door: Door, router: axum::Router, shutdown: impl Future<O
             () = &mut shutdown => break,
             accepted = door.listener.accept() => match accepted {
                 Ok((socket, address)) => {
+                    let Some(counted) = addresses.count(address.ip()) else {
+                        tracing::debug!(%address, "too many connections from one address");
+                        continue;
+                    };
                     let config = door.config.borrow().clone();
                     let (router, stopping) = (router.clone(), stopping.clone());
                     let handshakes = handshakes.clone();
                     connections.spawn(async move {
-                        let _place = place;
+                        let _held = (place, counted);
                         one(socket, address, config, &handshakes, router, stopping).await;
                     });
                 }

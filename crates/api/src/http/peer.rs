@@ -14,7 +14,7 @@ use identity::Caller;
 use rustix::net::Shutdown;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::watch,
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
 };
 use types::TokenId;
 
@@ -42,6 +42,8 @@ pub struct Session {
     watched: Mutex<HashSet<TokenId>>,
     /// Dropped with the session.
     alive: watch::Sender<()>,
+    /// Its place among the connections of a namespace.
+    place: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Session {
@@ -50,7 +52,17 @@ impl Session {
             socket: socket.try_clone_to_owned()?,
             watched: Mutex::default(),
             alive: watch::Sender::new(()),
+            place: Mutex::default(),
         }))
+    }
+
+    /// Whether the connection has a place among `places`, or gets one.
+    pub(crate) fn has_place(&self, places: &Arc<Semaphore>) -> bool {
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        if place.is_none() {
+            *place = places.clone().try_acquire_owned().ok();
+        }
+        place.is_some()
     }
 
     /// Has the connection end when the caller's right does, whatever it is used for then.

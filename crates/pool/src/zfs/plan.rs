@@ -226,7 +226,10 @@ impl Planner<'_> {
         for snapshot in &branch.snapshots[..=newest] {
             if self.state.clones(name, snapshot).is_empty() {
                 unused.push(snapshot.clone());
-            } else if !is_hidden(snapshot) {
+            } else if is_hidden(snapshot) {
+                // Hidden by a call that was cut off: it may not have been told to go yet.
+                hidden.push(snapshot.clone());
+            } else {
                 hidden.push(self.hide(name, snapshot));
             }
         }

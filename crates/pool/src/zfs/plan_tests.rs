@@ -357,3 +357,27 @@ fn undone_rollback_leaves_one_branch() {
     assert_eq!(model.pool.branches[0].snapshots.len(), 2);
     model.check();
 }
+
+#[test]
+fn a_removal_that_was_cut_off_leaves_nothing() {
+    for crash in 0..6 {
+        let mut model = Model::default();
+        model.create(3, None, 9);
+        model.snapshot(3);
+        model.create(0, Some((3, 0)), 9);
+        model.remove(3, crash);
+        let mut ids = model.pool.volumes();
+        for _ in 0..2 {
+            ids.reverse();
+            let mut model = Model {
+                pool: model.pool.clone(),
+                deferred: model.deferred.clone(),
+                wanted: model.wanted.clone(),
+                counter: model.counter,
+            };
+            model.tidy(&ids, Depth::Space, usize::MAX);
+            model.check();
+            model.check_swept();
+        }
+    }
+}
