@@ -121,3 +121,8 @@ test_paths_that_lead_out() {
     run as shop volume create ../../etc; ne "$RC" 0
     run as shop run --rm -v ../../etc:/x "$IMG" ls /x; ne "$RC" 0
 }
+
+test_two_at_once() {
+    ARCHIVE=$(busybox_archive) IMG=$IMG python3 "$E2E_SUITES/hammer.py" 20 || fail 'see above'
+    eq "$(kraud tenant ls -q | grep -c '^hammer' || true)" 0
+}
