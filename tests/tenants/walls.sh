@@ -126,3 +126,44 @@ test_two_at_once() {
     ARCHIVE=$(busybox_archive) IMG=$IMG python3 "$E2E_SUITES/hammer.py" 20 || fail 'see above'
     eq "$(kraud tenant ls -q | grep -c '^hammer' || true)" 0
 }
+
+# A digest is no proof that one has the content.
+test_layers_of_others() {
+    tenant owner; image_for owner; tenant thief; image_for thief
+    as owner run --name made "$IMG" sh -c 'echo "the secret" >/secret' >/dev/null
+    as owner commit made private >/dev/null
+    as owner save private -o "$T/private.tar"
+    python3 - "$T/private.tar" "$T" <<-'PYTHON'
+	import io, json, sys, tarfile
+	source, out = sys.argv[1:]
+	archive = tarfile.open(source)
+	manifest = json.load(archive.extractfile("manifest.json"))[0]
+	files = {name: archive.extractfile(name).read() for name in [manifest["Config"], *manifest["Layers"]]}
+	empty = io.BytesIO()
+	tarfile.open(fileobj=empty, mode="w").close()
+	def write(name, layer):
+	    with tarfile.open(f"{out}/{name}.tar", "w") as made:
+	        blobs = {path: layer(path, content) for path, content in files.items()}
+	        blobs["manifest.json"] = json.dumps([{**manifest, "RepoTags": ["stolen:latest"]}]).encode()
+	        for path, content in blobs.items():
+	            if content is not None:
+	                entry = tarfile.TarInfo(path); entry.size = len(content)
+	                made.addfile(entry, io.BytesIO(content))
+	last = manifest["Layers"][-1]
+	write("garbage", lambda path, content: b"x" * 1024 if path == last else content)
+	write("empty", lambda path, content: empty.getvalue() if path == last else content)
+	write("missing", lambda path, content: None if path == last else content)
+	write("whole", lambda path, content: content)
+	PYTHON
+    local kind; for kind in garbage empty missing; do
+        run as thief load -i "$T/$kind.tar"; ne "$RC" 0
+        run as thief run --rm stolen cat /secret; ne "$RC" 0
+    done
+    eq "$(as thief image ls -q | sort -u | wc -l)" 1
+    # Who has all of it may use it, and keeps it when the other's goes.
+    as thief load -q -i "$T/whole.tar" >/dev/null
+    kraud tenant rm --force owner >/dev/null
+    eq "$(as thief run --rm stolen cat /secret)" 'the secret'
+    # The operator's own loads are not read twice.
+    docker load -q -i "$T/whole.tar" >/dev/null; docker rmi stolen >/dev/null
+}

@@ -23,6 +23,7 @@ use types::{
 };
 
 use crate::io::Reader;
+pub use image::Trusted;
 pub use image::registry::{Credentials, Inspection, Known, Progress, Pulled, headline};
 
 /// Keeps layers on a node from being removed.
@@ -152,6 +153,7 @@ pub trait NodeImages: Send + Sync + 'static {
     async fn images_load(
         &self,
         archive: Reader,
+        trusted: Trusted,
         platform: Option<Platform>,
         progress: mpsc::Sender<LoadProgress>,
     ) -> Result<Unpacked, LoadError>;

@@ -17,7 +17,7 @@ use agent::{
     NodeImages, Reader,
     images::{
         Credentials, HoldId, Inspection, Known, LoadProgress, MadeLayer, Progress, PullEvent,
-        PullRequest, Pulled, PushRequest, Unpacked, headline,
+        PullRequest, Pulled, PushRequest, Trusted, Unpacked, headline,
     },
 };
 use catalog::{Catalog, Image, InUse, PruneFilter, Removal, Removed, imported};
@@ -131,6 +131,19 @@ impl Library {
         Ok(hold.map(|hold| self.held(hold)))
     }
 
+    /// The layers that a namespace may use by digest alone. For a tenant these are its own
+    /// images': nobody gets at a layer, or learns that it is there, by naming it.
+    async fn trusted(&self, ns: &Namespace) -> Result<Trusted> {
+        if *ns == Namespace::default() {
+            return Ok(Trusted::All);
+        }
+        let index = self.catalog.index(ns).await?;
+        let layers = index.images.values().flat_map(|image| &image.layers);
+        Ok(Trusted::These(Arc::new(
+            layers.map(|layer| layer.diff_id.clone()).collect(),
+        )))
+    }
+
     /// Loads a docker archive or OCI layout, compressed or not. On failure nothing is left.
     ///
     /// Goes on to a clean end when the caller stops waiting.
@@ -144,7 +157,12 @@ impl Library {
         let (library, ns) = (self.clone(), ns.clone());
         let (sender, mut progress) = mpsc::channel(64);
         let whole = async move {
-            match library.node.images_load(archive, platform, sender).await {
+            let trusted = library.trusted(&ns).await?;
+            match library
+                .node
+                .images_load(archive, trusted, platform, sender)
+                .await
+            {
                 Ok(Unpacked {
                     images,
                     fresh,
@@ -272,6 +290,7 @@ impl Library {
                 .into_iter()
                 .filter(|(one, _)| one.name() == repository)
                 .collect(),
+            layers: self.trusted(ns).await?,
         };
         let mut pulling = self.node.images_pull(request).await?;
         let held = self.held(pulling.hold);

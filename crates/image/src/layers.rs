@@ -127,6 +127,31 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Which of the layers on the disk somebody may use by digest alone, since their content is that
+/// person's already. All others must be sent: a digest is no proof.
+#[derive(Debug, Clone)]
+pub enum Trusted {
+    All,
+    These(Arc<HashSet<Digest>>),
+}
+
+impl Default for Trusted {
+    /// None of them.
+    fn default() -> Self {
+        Self::These(Arc::default())
+    }
+}
+
+impl Trusted {
+    /// Whether the layer need not be sent.
+    pub fn contains(&self, diff_id: &Digest) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(these) => these.contains(diff_id),
+        }
+    }
+}
+
 impl LayerStore {
     /// Opens the store under `data_dir`, removing what a crash left half done.
     pub fn open(data_dir: &Path) -> Result<Arc<Self>> {
@@ -273,6 +298,16 @@ impl LayerStore {
     /// The directory with a layer's files.
     pub fn tree(&self, diff_id: &Digest) -> PathBuf {
         self.path.join(diff_id.hex()).join(TREE)
+    }
+
+    /// The same as [`Self::ingest`] for somebody who may know no more of a layer than its digest:
+    /// `tar` is read and must have the digest, also when the layer is there already.
+    pub fn ingest_proof(
+        self: &Arc<Self>,
+        tar: impl Read + Send,
+        expected: Option<&Digest>,
+    ) -> Result<Ingested> {
+        self.unpack(tar, expected)
     }
 
     /// Unpacks a tar (plain, gzip or zstd, told apart by content). Fails, and leaves nothing

@@ -27,7 +27,7 @@ mod tar;
 
 pub use crate::{
     changes::{Change, ChangeKind},
-    layers::{Ingested, LayerGuard, LayerMeta, LayerStore, TarStream},
+    layers::{Ingested, LayerGuard, LayerMeta, LayerStore, TarStream, Trusted},
     load::{LoadFailed, Loaded, Progress, load},
     rootfs::RootfsSpec,
     save::save,

@@ -184,6 +184,7 @@ impl NodeImages for LocalImages {
     async fn images_load(
         &self,
         archive: Reader,
+        trusted: image::Trusted,
         platform: Option<Platform>,
         progress: mpsc::Sender<LoadProgress>,
     ) -> Result<Unpacked, LoadError> {
@@ -194,7 +195,8 @@ impl NodeImages for LocalImages {
                 done,
             });
         };
-        let loading = move || image::load(&layers, archive, platform.as_ref(), Arc::new(tell));
+        let loading =
+            move || image::load(&layers, trusted, archive, platform.as_ref(), Arc::new(tell));
         match tokio::task::spawn_blocking(loading).await {
             Ok(Ok(loaded)) => Ok(Unpacked {
                 images: loaded.images,

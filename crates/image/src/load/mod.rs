@@ -16,7 +16,7 @@ use types::{
 };
 
 use self::spool::Spool;
-use crate::layers::{LayerGuard, LayerStore};
+use crate::layers::{LayerGuard, LayerStore, Trusted};
 
 /// Told how a load goes on: an object (a layer's digest or its name in the archive) and the
 /// bytes of it done so far.
@@ -42,14 +42,16 @@ pub struct LoadFailed {
     pub fresh: HashSet<Digest>,
 }
 
-/// Unpacks a docker archive or OCI layout, compressed or not. Blocking.
+/// Unpacks a docker archive or OCI layout, compressed or not. Layers that are `trusted` are not
+/// read where they are on the disk. Blocking.
 pub fn load(
     layers: &Arc<LayerStore>,
+    trusted: Trusted,
     mut archive: impl Read + Send,
     platform: Option<&Platform>,
     progress: Progress,
 ) -> Result<Loaded, LoadFailed> {
-    let mut spool = Spool::new(layers.clone(), progress);
+    let mut spool = Spool::new(layers.clone(), trusted, progress);
     let images = spool
         .read(&mut archive)
         .and_then(|()| plan(&spool, platform));

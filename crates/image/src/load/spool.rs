@@ -12,7 +12,7 @@ use types::{Digest, Error, Result};
 use super::Progress;
 use crate::{
     input::decompress,
-    layers::{Ingested, LayerGuard, LayerMeta, LayerStore, archive_error},
+    layers::{Ingested, LayerGuard, LayerMeta, LayerStore, Trusted, archive_error},
     names::{clean, join_link},
     tar::{Kind, Reader, looks_like_tar},
 };
@@ -44,6 +44,8 @@ enum Item {
 /// The archive as far as it was read.
 pub(crate) struct Spool {
     layers: Arc<LayerStore>,
+    /// Those that need not be in the archive as a whole.
+    trusted: Trusted,
     progress: Progress,
     items: HashMap<Vec<u8>, Item>,
     new: HashSet<Digest>,
@@ -95,9 +97,10 @@ fn promised(path: &[u8]) -> Option<Digest> {
 }
 
 impl Spool {
-    pub(crate) fn new(layers: Arc<LayerStore>, progress: Progress) -> Self {
+    pub(crate) fn new(layers: Arc<LayerStore>, trusted: Trusted, progress: Progress) -> Self {
         Self {
             layers,
+            trusted,
             progress,
             items: HashMap::new(),
             new: HashSet::new(),
@@ -158,6 +161,7 @@ impl Spool {
         let size = reader.content_left();
         let promised = promised(path);
         if let Some(digest) = &promised
+            && self.trusted.contains(digest)
             && let Some(guard) = self.layers.pin(digest)
         {
             return Ok(Item::Layer(SpooledLayer {
@@ -209,7 +213,12 @@ impl Spool {
             told: 0,
             progress: &self.progress,
         };
-        let result = self.layers.ingest(&mut watched, expected);
+        let result = match expected {
+            Some(digest) if !self.trusted.contains(digest) => {
+                self.layers.ingest_proof(&mut watched, expected)
+            }
+            _ => self.layers.ingest(&mut watched, expected),
+        };
         let rest = io::copy(&mut watched, &mut io::sink());
         let digest = watched
             .hasher
