@@ -22,8 +22,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let dir = tempfile::tempdir()?;
         let layers = LayerStore::open(dir.path())?;
         let begin = Instant::now();
-        let loaded = image::load(&layers, image::Trusted::default(), File::open(&path)?, None, Arc::new(|_, _| {}))
-            .map_err(|failed| failed.error)?;
+        let loaded = image::load(
+            &layers,
+            image::Trusted::default(),
+            File::open(&path)?,
+            None,
+            Arc::new(|_, _| {}),
+        )
+        .map_err(|failed| failed.error)?;
         println!(
             "{path}: {} image(s) loaded in {:?}",
             loaded.images.len(),

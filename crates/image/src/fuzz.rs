@@ -44,7 +44,11 @@ pub fn load(scratch: &Path, data: &[u8]) {
     let Ok(store) = LayerStore::open(scratch) else {
         return;
     };
-    let mut spool = Spool::new(store.clone(), crate::Trusted::default(), Arc::new(|_, _| {}));
+    let mut spool = Spool::new(
+        store.clone(),
+        crate::Trusted::default(),
+        Arc::new(|_, _| {}),
+    );
     if spool.read(&mut &*data).is_ok() {
         let _ = plan(&spool, None);
     }

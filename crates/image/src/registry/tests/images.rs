@@ -269,6 +269,25 @@ async fn push_then_pull_gives_the_same_id() {
             );
         }
 
+        // Who has none of the layers has to fetch them, though they are on the disk.
+        let log = Log::default();
+        let keeper = Arc::new(Keeper::default());
+        client()
+            .pull_into(
+                &there.layers,
+                &wanted,
+                Known::default(),
+                keeper,
+                log.report(),
+            )
+            .await
+            .unwrap();
+        let ends = |what: &str| {
+            let lines = log.lines();
+            lines.iter().filter(|line| line.ends_with(what)).count()
+        };
+        assert_eq!((ends("Pull complete"), ends("Already exists")), (2, 0));
+
         // By digest: no tag comes of it.
         let third = Node::new().await;
         let pinned = PullRequest {
