@@ -167,3 +167,48 @@ test_layers_of_others() {
     # The operator's own loads are not read twice.
     docker load -q -i "$T/whole.tar" >/dev/null; docker rmi stolen >/dev/null
 }
+
+test_quotas() {
+    tenant shop; image_for shop
+    export KR_ACCESS_TOKEN=$TOKEN
+    over() { ne "$RC" 0; has "$ERR" "the quota of shop is $1"; }
+    ok kraud tenant quota shop containers=3 ports=2 snapshots=2 nfs=100M memory=64M cpus=0.5 pids=40
+    as shop run -d --name one -p 127.0.0.1::80 -p 127.0.0.1::81 "$IMG" sleep 1000 >/dev/null
+    run as shop run -d --name two -p 127.0.0.1::80 "$IMG" sleep 1000; over '2 published ports: 2 are in use'
+    as shop create --name three "$IMG" true >/dev/null
+    run as shop create --name four "$IMG" true; over '3 containers: 3 are in use, and 1 more'
+    as shop rm two three >/dev/null
+    # Twenty at once: as many as fit.
+    seq 20 | xargs -P 10 -I{} env -u DOCKER_HOST docker --context shop create --name many{} "$IMG" true >/dev/null 2>&1 || true
+    eq "$(as shop ps -aq | wc -l)" 3
+    as shop ps -aq --filter name=many | xargs env -u DOCKER_HOST docker --context shop rm >/dev/null
+    run as shop create --memory 1g "$IMG" true; over '67108864 bytes of memory'
+    run as shop create --cpus 2 "$IMG" true; over '0.5 processors'
+    # Volumes need a size then.
+    run as shop volume create data; ne "$RC" 0; has "$ERR" 'needs a size'
+    as shop volume create -o size=60M data >/dev/null
+    run as shop volume create -o size=60M more; over '104857600 bytes of volumes of class nfs: 62914560 are in use'
+    run kra volume resize data 200M; ne "$RC" 0; has "$ERR" 'the quota of shop'
+    ok kra volume resize data 100M
+    as shop volume create -d lv2 -o size=60M other >/dev/null
+    ok kra volume snapshot create data one; ok kra volume snapshot create data two
+    run kra volume snapshot create data three; over '2 snapshots'
+    has "$(kra usage)" 'containers'
+    eq "$(kra usage -o json | jq -c '[.containers, .ports, .snapshots, .volumes.nfs, .quota.containers]')" '[1,2,2,104857600,3]'
+    # What all have together. A fork bomb ends at the quota, and memory too.
+    as shop rm -f one >/dev/null
+    as shop run -d --name bomb "$IMG" sh -c '(while :; do sleep 1000 & done); exec sleep 1000' >/dev/null 2>&1
+    as shop run -d --name quiet "$IMG" sleep 1000 >/dev/null 2>&1 || true
+    sleep 1
+    between "$(kra usage -o json | jq .pids)" 20 40
+    as shop rm -f bomb quiet >/dev/null
+    run as shop run --name big --tmpfs /t:size=300m "$IMG" dd if=/dev/zero of=/t/x bs=1M count=200; ne "$RC" 0
+    # The operator has no quota; without one nothing is limited.
+    docker run --rm "$IMG" true
+    ok kraud tenant quota shop containers=none ports=none snapshots=none nfs=none memory=none cpus=none pids=none
+    as shop volume create free >/dev/null
+    as shop rm -f big >/dev/null
+    as shop run --rm "$IMG" true
+    run kraud tenant quota shop apples=3; ne "$RC" 0; has "$ERR" 'no quota for apples'
+    run kraud tenant quota nosuch; ne "$RC" 0
+}

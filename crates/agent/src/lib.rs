@@ -299,6 +299,8 @@ pub trait NodeAgent: volumes::NodeVolumes {
     async fn network_occupied(&self) -> Result<Vec<ipnet::IpNet>>;
     /// Whether a path exists on the node (a bind's source).
     async fn path_exists(&self, path: &std::path::Path) -> Result<bool>;
+    /// What the containers of a share take; `None` while none runs.
+    async fn share_use(&self, share: &plan::Share) -> Result<Option<plan::ShareUse>>;
     /// Removes what the node has for all containers together: bridges, firewall rules,
     /// control groups. Only when no container runs; the next start makes them again.
     async fn tear_down(&self) -> Result<()>;

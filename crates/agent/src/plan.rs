@@ -31,6 +31,36 @@ pub struct Plan {
     pub uts: NamespaceMode,
     /// More lines for /etc/hosts, address and names.
     pub hosts: Vec<(String, String)>,
+    /// What it takes its resources from together with others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<Share>,
+}
+
+/// A control group that containers are in together. Groups of different names get the same part
+/// of the processors and of the disk when all want more than there is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// Unique on the node.
+    pub name: String,
+    /// Bytes that all of them may have together.
+    pub memory: Option<u64>,
+    /// Billionths of processors.
+    pub nano_cpus: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+}
+
+impl Share {
+    /// As many processes and threads as are enough for much, and not for a fork bomb.
+    pub const PIDS: u64 = 8192;
+}
+
+/// What a share takes at a moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareUse {
+    /// Bytes.
+    pub memory: u64,
+    pub pids: u64,
 }
 
 /// Where one of a container's namespaces comes from.

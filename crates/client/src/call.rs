@@ -86,18 +86,32 @@ impl Client {
         segments: &[&str],
         body: &impl Serialize,
     ) -> Result<T> {
-        let body = serde_json::to_vec(body)
-            .map_err(|error| self.unexpected("POST", format!("encoding the request: {error}")))?;
+        self.give(Method::POST, segments, body).await
+    }
+
+    /// `PUT` of JSON with JSON as the answer.
+    pub(crate) async fn put<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T> {
+        self.give(Method::PUT, segments, body).await
+    }
+
+    async fn give<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        segments: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T> {
+        let body = serde_json::to_vec(body).map_err(|error| {
+            self.unexpected(method.as_str(), format!("encoding the request: {error}"))
+        })?;
         let body = Full::from(body)
             .map_err(|never| match never {})
             .boxed_unsync();
         let answer = self
-            .send(
-                Method::POST,
-                segments,
-                &[],
-                Some(("application/json", body)),
-            )
+            .send(method, segments, &[], Some(("application/json", body)))
             .await?;
         self.read(answer).await
     }

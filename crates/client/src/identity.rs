@@ -1,8 +1,9 @@
 //! Who one is, tokens, certificates, tenants.
 
 use types::native::{
-    AuditEntry, AuditList, Authority, AuthorityRotate, Certificate, CertificateCreate, Tenant,
-    TenantCreate, TenantCreated, TenantList, Token, TokenCreate, TokenCreated, TokenList, Whoami,
+    AuditEntry, AuditList, Authority, AuthorityRotate, Certificate, CertificateCreate, Quota,
+    QuotaUse, Tenant, TenantCreate, TenantCreated, TenantList, Token, TokenCreate, TokenCreated,
+    TokenList, Whoami,
 };
 
 use crate::{Client, Result};
@@ -60,6 +61,21 @@ impl Client {
     /// Makes a tenant.
     pub async fn tenant_create(&self, wanted: &TenantCreate) -> Result<TenantCreated> {
         self.post(&["tenants"], wanted).await
+    }
+
+    /// What a tenant may have.
+    pub async fn quota(&self, name: &str) -> Result<Quota> {
+        self.get(&["tenants", name, "quota"], &[]).await
+    }
+
+    /// Says what a tenant may have.
+    pub async fn quota_set(&self, name: &str, quota: &Quota) -> Result<Quota> {
+        self.put(&["tenants", name, "quota"], quota).await
+    }
+
+    /// What the namespace has, and what it may have; for the operator of any.
+    pub async fn quota_use(&self, namespace: Option<&str>) -> Result<QuotaUse> {
+        self.get(&["usage"], &of(namespace)).await
     }
 
     /// Removes a tenant.

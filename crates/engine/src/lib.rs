@@ -112,6 +112,7 @@ pub struct Inner {
     events: Events,
     installation: record::InstallationRecord,
     identities: identity::Identities,
+    turns: tenants::quota::Turns,
     /// None where there is no data directory.
     audit: Option<identity::Audit>,
     writer: containers::StateWriter,
@@ -169,6 +170,7 @@ impl Engine {
             events: Events::new(),
             installation,
             identities,
+            turns: tenants::quota::Turns::default(),
             audit,
             writer,
             started_at: Time::now(),

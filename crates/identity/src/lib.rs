@@ -237,6 +237,7 @@ impl Identities {
             name: name.clone(),
             created: Time::now(),
             removing: false,
+            quota: native::Quota::default(),
         };
         let (record, created) = new_token(name, Role::Owner, "owner", None);
         let key = key::tenant(name);
@@ -250,6 +251,24 @@ impl Identities {
             tables.tokens.insert(record.id.clone(), Held::new(record));
         });
         Ok((tenant, created))
+    }
+
+    /// What a tenant may have; none of a namespace that is no tenant's.
+    pub fn quota(&self, name: &Namespace) -> Option<native::Quota> {
+        self.read(|tables| tables.tenants.get(name).map(|tenant| tenant.quota.clone()))
+    }
+
+    /// Sets what a tenant may have.
+    pub async fn quota_set(&self, name: &Namespace, quota: native::Quota) -> Result<()> {
+        let _changing = self.0.changing.lock().await;
+        let mut tenant = self
+            .read(|tables| tables.tenants.get(name).cloned())
+            .ok_or_else(|| Error::not_found(format!("no such tenant: {name}")))?;
+        tenant.quota = quota;
+        let txn = Txn::new().put_record(key::tenant(name), &tenant)?;
+        self.0.store.commit(txn).await?;
+        self.write(|tables| tables.tenants.insert(name.clone(), tenant));
+        Ok(())
     }
 
     /// Lets nobody of the tenant in any more: the first step of its removal.

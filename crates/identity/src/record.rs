@@ -8,16 +8,19 @@
 //! | `pki/authorities/<number>` | [`AuthorityRecord`] |
 
 use serde::{Deserialize, Serialize};
-use types::{Namespace, Role, Time, TokenId, record::Record};
+use types::{Namespace, Role, Time, TokenId, native::Quota, record::Record};
 
 /// A namespace that was made for somebody.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TenantRecord {
     pub name: Namespace,
     pub created: Time,
     /// It is being removed, and nobody is let in.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub removing: bool,
+    /// What it may have.
+    #[serde(default, skip_serializing_if = "Quota::is_empty")]
+    pub quota: Quota,
 }
 
 impl Record for TenantRecord {

@@ -82,6 +82,9 @@ pub(crate) enum Command {
     /// Say who one is, to kraud
     #[command(after_help = "Examples:\n  kra whoami\n  kra whoami -o json")]
     Whoami(login::Show),
+    /// Show what the namespace has, and what it may have
+    #[command(after_help = "Examples:\n  kra usage\n  kra usage -o json")]
+    Usage(login::Show),
     /// Tokens: who may work in the namespace
     #[command(arg_required_else_help = true)]
     Token {

@@ -229,6 +229,15 @@ pub(crate) async fn whoami(session: &Session, options: &Show) -> Outcome {
     Ok(())
 }
 
+pub(crate) async fn usage(session: &Session, options: &Show) -> Outcome {
+    let found = session.client.quota_use(None).await?;
+    match options.output {
+        Format::Json => term::json(&found)?,
+        Format::Table => term::quota::table(&found).print()?,
+    }
+    Ok(())
+}
+
 /// A time to come.
 pub(crate) fn when(time: Time) -> String {
     term::moment(time)

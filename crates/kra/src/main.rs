@@ -75,6 +75,7 @@ async fn run(session: &Session, command: Command) -> Outcome {
         Command::Pool { command } => pool::run(session, command).await,
         Command::Version(options) => version::run(session, &options).await,
         Command::Whoami(options) => login::whoami(session, &options).await,
+        Command::Usage(options) => login::usage(session, &options).await,
         Command::Token { command } => token::run(session, command).await,
         Command::Setup { command } => setup::run(session, command).await,
         Command::Login(_)

@@ -7,7 +7,12 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use client::{Client, Host};
 use term::{Format, Table};
-use types::{Namespace, Time, native::TenantCreate};
+use types::{
+    Namespace, Time,
+    native::{self, TenantCreate},
+    size,
+    volume::Class,
+};
 
 use crate::{cli, config::Config};
 
@@ -21,6 +26,9 @@ pub(crate) enum Command {
     /// List the tenants
     #[command(after_help = "Examples:\n  kraud tenant ls\n  kraud tenant ls -o json")]
     Ls(List),
+    /// Show or say what a tenant may have
+    #[command(after_help = QUOTA_EXAMPLES)]
+    Quota(Quota),
     /// Remove tenants; their tokens end at once
     #[command(after_help = "Examples:\n  kraud tenant rm shop\n  kraud tenant rm --force shop")]
     Rm(Rm),
@@ -36,6 +44,81 @@ pub(crate) struct Create {
     /// How to print it
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
+}
+
+const QUOTA_EXAMPLES: &str = "\
+Examples:
+  kraud tenant quota shop
+  kraud tenant quota shop containers=20 memory=4G cpus=2 ports=10
+  kraud tenant quota shop nfs=100G lv2=50G snapshots=200
+  kraud tenant quota shop memory=none
+
+containers, ports and snapshots are counted; memory, cpus and pids are what all containers of the
+tenant have together, from their next start; nfs, lv2, lv1 and gfs are bytes of the sizes of
+volumes, which need one then.";
+
+#[derive(Debug, Args)]
+pub(crate) struct Quota {
+    /// The tenant
+    name: Namespace,
+    /// What to change: containers, memory, cpus, pids, ports, snapshots, nfs, lv2, lv1, gfs; `none` for no limit
+    #[arg(value_name = "KEY=VALUE")]
+    changes: Vec<String>,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+/// Makes a change such as `memory=4G`.
+fn change(quota: &mut native::Quota, text: &str) -> anyhow::Result<()> {
+    let (key, value) = text
+        .split_once('=')
+        .with_context(|| format!("{text:?}: want KEY=VALUE, such as memory=4G"))?;
+    let wrong = || format!("{text:?}: {value:?} is no value for {key}");
+    let count = || -> anyhow::Result<Option<u64>> {
+        match value {
+            "none" => Ok(None),
+            _ => value.parse().map(Some).with_context(wrong),
+        }
+    };
+    let bytes = || -> anyhow::Result<Option<u64>> {
+        match value {
+            "none" => Ok(None),
+            _ => size::parse(value).map(Some).with_context(wrong),
+        }
+    };
+    match key {
+        "containers" => quota.containers = count()?,
+        "ports" => quota.ports = count()?,
+        "snapshots" => quota.snapshots = count()?,
+        "pids" => quota.pids = count()?,
+        "memory" => quota.memory = bytes()?,
+        "cpus" => {
+            quota.cpus = match value {
+                "none" => None,
+                _ => Some(
+                    value
+                        .parse()
+                        .ok()
+                        .filter(|cpus: &f64| (0.01..=10_000.0).contains(cpus))
+                        .with_context(wrong)?,
+                ),
+            };
+        }
+        class => {
+            let class = Class::ALL
+                .into_iter()
+                .find(|known| known.as_str() == class && *known != Class::Rbd)
+                .with_context(|| {
+                    format!("{text:?}: there is no quota for {key}: see kraud tenant quota --help")
+                })?;
+            match bytes()? {
+                Some(bytes) => quota.volumes.insert(class, bytes),
+                None => quota.volumes.remove(&class),
+            };
+        }
+    }
+    Ok(())
 }
 
 #[derive(Debug, Args)]
@@ -122,6 +205,21 @@ pub(crate) fn run(options: &cli::Tenant) -> anyhow::Result<ExitCode> {
                     }
                 }
             }
+            Command::Quota(wanted) => {
+                let name = wanted.name.as_str();
+                if !wanted.changes.is_empty() {
+                    let mut quota = client.quota(name).await?;
+                    for text in &wanted.changes {
+                        change(&mut quota, text)?;
+                    }
+                    client.quota_set(name, &quota).await?;
+                }
+                let found = client.quota_use(Some(name)).await?;
+                match wanted.output {
+                    Format::Json => term::json(&found)?,
+                    Format::Table => term::quota::table(&found).print()?,
+                }
+            }
             Command::Rm(rm) => {
                 for name in &rm.names {
                     client.tenant_remove(name.as_str(), rm.force).await?;
@@ -159,4 +257,45 @@ pub(crate) fn fingerprint(options: &cli::Authority, rotate: bool) -> anyhow::Res
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_of_quotas() {
+        let mut quota = native::Quota::default();
+        for text in [
+            "containers=3",
+            "memory=4G",
+            "cpus=1.5",
+            "nfs=10G",
+            "lv2=1G",
+            "pids=100",
+        ] {
+            change(&mut quota, text).unwrap();
+        }
+        assert_eq!((quota.containers, quota.memory), (Some(3), Some(4 << 30)));
+        assert_eq!((quota.cpus, quota.volumes.len()), (Some(1.5), 2));
+        for text in ["memory=none", "lv2=none", "cpus=none"] {
+            change(&mut quota, text).unwrap();
+        }
+        assert_eq!(
+            (quota.memory, quota.cpus, quota.volumes.len()),
+            (None, None, 1)
+        );
+        for bad in [
+            "",
+            "memory",
+            "memory=x",
+            "containers=-1",
+            "cpus=0",
+            "cpus=NaN",
+            "rbd=1G",
+            "images=1G",
+        ] {
+            assert!(change(&mut quota, bad).is_err(), "{bad}");
+        }
+    }
 }

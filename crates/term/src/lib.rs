@@ -4,6 +4,7 @@
 
 mod human;
 pub mod pools;
+pub mod quota;
 mod table;
 
 use std::io::{self, Write as _};

@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     identity::{
-        AuditEntry, AuditList, Authority, AuthorityRotate, Certificate, CertificateCreate, Tenant,
-        TenantCreate, TenantCreated, TenantList, Token, TokenCreate, TokenCreated, TokenList,
-        Whoami,
+        AuditEntry, AuditList, Authority, AuthorityRotate, Certificate, CertificateCreate, Quota,
+        QuotaUse, Tenant, TenantCreate, TenantCreated, TenantList, Token, TokenCreate,
+        TokenCreated, TokenList, Whoami,
     },
     pool::{Pool, PoolCreate, PoolEngine, PoolGrow, PoolList, PoolSource},
     snapshot::{

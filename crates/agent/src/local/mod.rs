@@ -392,6 +392,20 @@ impl NodeAgent for LocalAgent {
         let path = path.to_owned();
         blocking(move || Ok(path.exists())).await
     }
+    async fn share_use(&self, share: &crate::plan::Share) -> Result<Option<crate::plan::ShareUse>> {
+        let group = self.share_group(share);
+        blocking(move || {
+            if !group.exists() {
+                return Ok(None);
+            }
+            let stats = group.stats().map_err(types::Error::from)?;
+            Ok(Some(crate::plan::ShareUse {
+                memory: stats.memory_usage,
+                pids: stats.pids_current,
+            }))
+        })
+        .await
+    }
     async fn tear_down(&self) -> Result<()> {
         let volumes = self.volumes.clone();
         let closed = blocking(move || volumes.close_pools()).await;

@@ -186,6 +186,7 @@ mod tests {
             ipc: crate::NamespaceMode::Private,
             uts: crate::NamespaceMode::Private,
             hosts: Vec::new(),
+            share: None,
         };
         edit(&mut plan);
         plan

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     StartError, Started,
-    plan::{NamespaceMode, Plan, SandboxPlan},
+    plan::{NamespaceMode, Plan, SandboxPlan, Share},
 };
 
 /// How a container was started; kept where a reboot empties it.
@@ -59,12 +59,45 @@ impl LocalAgent {
         self.fill_volumes(plan).await
     }
 
+    /// The control group of a share.
+    pub(super) fn share_group(&self, share: &Share) -> runtime::cgroup::Group {
+        let own = &self.runtime.settings().cgroup_parent;
+        let path = format!("{}/{}", own.trim_end_matches('/'), share.name);
+        self.runtime.cgroups().group(&path)
+    }
+
+    /// What a container's control group is below; empty for the instance's own.
+    fn cgroup_parent(&self, plan: &Plan) -> String {
+        match &plan.share {
+            Some(share) => self.share_group(share).path().to_owned(),
+            None => plan.host.resources.cgroup_parent.clone(),
+        }
+    }
+
+    /// Sets the control group up that a container shares with others.
+    async fn prepare_share(&self, plan: &Plan) -> Result<()> {
+        let Some(share) = plan.share.clone() else {
+            return Ok(());
+        };
+        let (group, cgroups) = (self.share_group(&share), self.runtime.cgroups().clone());
+        let name = share.name.clone();
+        blocking(move || {
+            cgroups
+                .make(group.path())
+                .and_then(|()| group.limit(share.memory, share.nano_cpus, share.pids))
+                .map_err(types::Error::from)
+        })
+        .await
+        .map_err(|error| error.context(format!("setting up the control group {name}")))
+    }
+
     /// Starts a container; on failure the caller releases it.
     pub(super) async fn start_container(
         &self,
         plan: &Plan,
         hold: bool,
     ) -> Result<Started, StartError> {
+        self.prepare_share(plan).await?;
         let (rooted, connected, attached) = tokio::join!(
             self.mount_root(plan),
             self.connect(plan),
@@ -183,7 +216,7 @@ impl LocalAgent {
             extra_env: &[],
             cgroup_path: &self
                 .runtime
-                .cgroup_path(&plan.id, &plan.host.resources.cgroup_parent),
+                .cgroup_path(&plan.id, &self.cgroup_parent(plan)),
             cgroups: self.runtime.cgroups(),
             init: self.runtime.settings().init.as_deref(),
         })

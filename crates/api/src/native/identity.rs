@@ -88,6 +88,27 @@ pub(super) async fn tenant_create(mut call: Call) -> Result<Response> {
     json_with(StatusCode::CREATED, &created)
 }
 
+/// `GET /tenants/{tenant}/quota`
+pub(super) async fn quota(call: Call) -> Result<Response> {
+    json(&call.state.quota(&call.name(0).parse()?)?)
+}
+
+/// `PUT /tenants/{tenant}/quota`
+pub(super) async fn quota_set(mut call: Call) -> Result<Response> {
+    let quota: native::Quota = call.json().await?;
+    json(&call.state.quota_set(&call.name(0).parse()?, quota).await?)
+}
+
+/// `GET /usage`
+pub(super) async fn usage(call: Call) -> Result<Response> {
+    json(
+        &call
+            .state
+            .quota_use(&call.scope(), namespace(&call)?)
+            .await?,
+    )
+}
+
 /// `DELETE /tenants/{tenant}`
 pub(super) async fn tenant_remove(call: Call) -> Result<Response> {
     let force = call.query.flag("force");

@@ -346,6 +346,18 @@ fn identity_rows() -> Vec<Route<Engine>> {
         .needs(Access::Operate)
         .takes::<n::TenantCreate>()
         .makes::<n::TenantCreated>(),
+        row!(GET "/tenants/{tenant}/quota", identity::quota, "quota", "What a tenant may have.")
+            .needs(Access::Operate)
+            .gives::<n::Quota>(),
+        row!(PUT "/tenants/{tenant}/quota", identity::quota_set, "quota_set",
+            "Say what a tenant may have. What it has already stays.")
+        .needs(Access::Operate)
+        .takes::<n::Quota>()
+        .gives::<n::Quota>(),
+        row!(GET "/usage", identity::usage, "usage",
+            "What the namespace has, and what it may have.")
+        .query(&[NAMESPACE])
+        .gives::<n::QuotaUse>(),
         row!(DELETE "/tenants/{tenant}", identity::tenant_remove, "tenant_remove",
             "Remove a tenant. One with containers or volumes only by force.")
         .needs(Access::Operate)

@@ -78,6 +78,7 @@ impl Engine {
             return Err(name_conflict(name, holder.as_str()));
         }
 
+        let _turn = self.room_for_container(&scope.namespace, &host).await?;
         let (mounts, leases) = self
             .resolve_mounts(scope, &config, &host)
             .await

@@ -88,6 +88,7 @@ impl Engine {
             ipc: namespace(&host.ipc_mode)?,
             uts: namespace(&host.uts_mode)?,
             hosts,
+            share: self.share(&record.namespace),
         })
     }
 

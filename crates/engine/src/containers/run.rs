@@ -106,6 +106,7 @@ impl Engine {
         };
         self.sources_run(&record).map_err(failed)?;
         self.links_run(&record).map_err(failed)?;
+        let _turn = self.room_for_ports(&record).await.map_err(failed)?;
         let allocated = self
             .connect(container, &record)
             .map_err(|error| failed(error.context("failed to set up container networking")))?;

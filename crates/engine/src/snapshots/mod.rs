@@ -53,6 +53,9 @@ impl Engine {
             }
             wanted.push(volume);
         }
+        let _turn = self
+            .room_for_snapshots(&scope.namespace, wanted.len())
+            .await?;
         let users = self.running_users(&wanted);
         self.before_snapshot(&users).await?;
         let taken = self

@@ -2,6 +2,7 @@
 //! besides.
 
 pub(crate) mod policy;
+pub(crate) mod quota;
 
 use identity::{AuditFilter, Identities};
 use types::{
@@ -100,7 +101,7 @@ impl Engine {
                 Err(Error::not_found(format!("no such tenant: {named}")))
             }
             Some(_) => Err(Error::forbidden(
-                "only the operator makes, lists and revokes the tokens of other namespaces",
+                "only the operator may ask for another namespace than its own",
             )),
         }
     }

@@ -106,6 +106,7 @@ impl Engine {
             return Ok((existing, lease));
         }
         let record = self.new_volume(scope, name, anonymous, request).await?;
+        let _turn = self.room_for_volume(&record, record.bytes(), 0).await?;
         self.make_volume(record).await
     }
 

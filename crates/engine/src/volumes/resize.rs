@@ -46,6 +46,9 @@ impl Engine {
                 "volume {name} has {now} bytes and cannot shrink to {bytes}: make a smaller volume and copy the files"
             )));
         }
+        let _turn = self
+            .room_for_volume(&record, Some(bytes), record.bytes().unwrap_or(0))
+            .await?;
         let Content::Image { .. } = record.content else {
             if record.size.is_none() {
                 let usage = self.agent.volume_usage(&record.plan()).await?;

@@ -105,6 +105,42 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Makes a group that containers' groups are to be in and whose limits are for all of them
+    /// together. It may be there already.
+    pub fn make(&self, path: &str) -> Result<()> {
+        self.prepare(path)?;
+        let create = |directory: &Path| {
+            fs::create_dir_all(directory).map_err(Error::io(format!(
+                "create the control group {}",
+                directory.display()
+            )))
+        };
+        match &*self.0 {
+            Layout::V1 { mounts, .. } => ["memory", "cpu", "pids", "blkio"]
+                .into_iter()
+                .filter_map(|controller| mounts.get(controller))
+                .try_for_each(|mount| create(&mount.join(path.trim_matches('/')))),
+            Layout::V2 { root } => {
+                let mut directory = root.clone();
+                let mut parts = path.split('/').filter(|part| !part.is_empty());
+                loop {
+                    // One by one: a controller that the machine lacks must not cost the others.
+                    for controller in ["memory", "cpu", "pids", "io", "cpuset"] {
+                        let file = directory.join("cgroup.subtree_control");
+                        if let Err(error) = files::write(&file, &format!("+{controller}")) {
+                            tracing::debug!(%error, controller, "a controller is not for groups below");
+                        }
+                    }
+                    let Some(part) = parts.next() else {
+                        return Ok(());
+                    };
+                    directory.push(part);
+                    create(&directory)?;
+                }
+            }
+        }
+    }
+
     /// A v2 hierarchy at `root`.
     pub fn v2(root: &Path) -> Self {
         Self(Arc::new(Layout::V2 {
@@ -304,6 +340,50 @@ impl Group {
             change.apply(&directory.join(&self.path))?;
         }
         Ok(())
+    }
+
+    /// Where it is below each mount.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Limits all that is in the group and below it: bytes of memory, billionths of processors,
+    /// processes and threads. Without a value there is no limit.
+    pub fn limit(
+        &self,
+        memory: Option<u64>,
+        nano_cpus: Option<u64>,
+        pids: Option<u64>,
+    ) -> Result<()> {
+        const PERIOD: u64 = 100_000;
+        let quota = nano_cpus.map(|cpus| (cpus / 10_000).max(1000));
+        let or = |value: Option<u64>, none: &str| {
+            value.map_or_else(|| none.to_owned(), |value| value.to_string())
+        };
+        let writes: Vec<(PathBuf, String)> = match &*self.layout {
+            Layout::V1 { mounts, .. } => [
+                ("memory", "memory.limit_in_bytes", or(memory, "-1")),
+                ("cpu", "cpu.cfs_period_us", PERIOD.to_string()),
+                ("cpu", "cpu.cfs_quota_us", or(quota, "-1")),
+                ("pids", "pids.max", or(pids, "max")),
+            ]
+            .into_iter()
+            .filter_map(|(controller, file, value)| {
+                Some((mounts.get(controller)?.join(&self.path).join(file), value))
+            })
+            .collect(),
+            Layout::V2 { root } => [
+                ("memory.max", or(memory, "max")),
+                ("cpu.max", format!("{} {PERIOD}", or(quota, "max"))),
+                ("pids.max", or(pids, "max")),
+            ]
+            .into_iter()
+            .map(|(file, value)| (root.join(&self.path).join(file), value))
+            .collect(),
+        };
+        writes
+            .iter()
+            .try_for_each(|(file, value)| files::write(file, value))
     }
 
     /// One sample of its counters.

@@ -1,8 +1,10 @@
 //! Tenants, tokens and certificates.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{Namespace, Role, Time, TokenId};
+use crate::{Namespace, Role, Time, TokenId, volume::Class};
 
 /// Who the caller is, to kraud.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +114,59 @@ pub struct TenantCreated {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TenantList {
     pub tenants: Vec<Tenant>,
+}
+
+/// What a tenant may have. Nothing is limited that is not named.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Quota {
+    /// Containers, whether they run or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub containers: Option<u64>,
+    /// Bytes of memory of all containers together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Processors of all containers together, such as 1.5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<f64>,
+    /// Processes and threads of all containers together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
+    /// Ports of the machine that are published at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports: Option<u64>,
+    /// Snapshots, automatic ones too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<u64>,
+    /// Bytes of the sizes of volumes, by class. Volumes of such a class need a size.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<Class, u64>,
+}
+
+impl Quota {
+    /// Whether nothing is limited.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a namespace has of what quotas are for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct QuotaUse {
+    pub namespace: Namespace,
+    pub quota: Quota,
+    pub containers: u64,
+    pub ports: u64,
+    pub snapshots: u64,
+    /// Bytes of the sizes of volumes, by class.
+    pub volumes: BTreeMap<Class, u64>,
+    /// Bytes in use now; none while nothing runs, or where it is not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
 }
 
 /// Asks for a client certificate, for programs that know no tokens.
