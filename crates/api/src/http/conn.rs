@@ -26,7 +26,9 @@ use super::{
 /// What a connection may do before it is closed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// How long it may stand between two requests, or dawdle over one request's head.
+    /// How long it may stand between two requests.
+    pub(crate) idle: Duration,
+    /// How long a request's head may take from its first byte.
     pub(crate) head: Duration,
     /// How many headers a request may have.
     pub(crate) headers: usize,
@@ -36,6 +38,7 @@ pub(crate) struct Limits {
 
 /// For those who can open the socket.
 const LOCAL: Limits = Limits {
+    idle: Duration::from_secs(300),
     head: Duration::from_secs(300),
     headers: 100,
     buffer: 400 << 10,
@@ -87,7 +90,7 @@ pub(crate) async fn connection<S: Duplex + 'static>(
     stopping: watch::Receiver<bool>,
 ) {
     let hijacker = Hijacker::new();
-    let io = TokioIo::new(Socket::new(socket, hijacker.flags.clone()));
+    let io = TokioIo::new(Socket::new(socket, hijacker.flags.clone(), limits.head));
     let service = {
         let hijacker = hijacker.clone();
         service_fn(move |mut request: Request<Incoming>| {
@@ -97,7 +100,7 @@ pub(crate) async fn connection<S: Duplex + 'static>(
     };
     let mut conn = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.head)
+        .header_read_timeout(limits.idle)
         .max_headers(limits.headers)
         .max_buf_size(limits.buffer)
         .serve_connection(io, service);
@@ -143,6 +146,7 @@ fn answer(request: Request<Incoming>, router: axum::Router, hijacker: Hijacker) 
     let flags = hijacker.flags.clone();
     flags.body_wanted.store(false, Ordering::Release);
     flags.answering.store(true, Ordering::Release);
+    flags.requests.fetch_add(1, Ordering::AcqRel);
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(hijacker);
     let body = Body::new(RequestBody {

@@ -24,6 +24,7 @@ use super::{
 
 /// For those who come over the network.
 const REMOTE: Limits = Limits {
+    idle: Duration::from_secs(600),
     head: Duration::from_secs(30),
     headers: 64,
     buffer: 64 << 10,

@@ -5,6 +5,7 @@
 //! off the wire once a handler has taken the connection over.
 
 use std::{
+    future::Future as _,
     io,
     os::fd::{AsFd as _, BorrowedFd},
     pin::Pin,
@@ -20,7 +21,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
-    time::{Instant, Interval, MissedTickBehavior, interval_at},
+    time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep},
 };
 
 /// How often a half-closed client is looked at again.
@@ -66,6 +67,8 @@ pub(super) fn hung_up(socket: BorrowedFd<'_>) -> bool {
 pub(super) struct Flags {
     /// A request is being answered.
     pub(super) answering: AtomicBool,
+    /// Counts requests whose heads have come.
+    pub(super) requests: AtomicUsize,
     /// The handler waits for more of the request's body.
     pub(super) body_wanted: AtomicBool,
     /// Counts pieces of bodies that handlers were given.
@@ -79,6 +82,12 @@ pub(super) struct Socket<S> {
     inner: S,
     flags: Arc<Flags>,
     after_end: Option<AfterEnd>,
+    head: Duration,
+    /// When the head that has begun must have ended. hyper's own limit does not tell a client
+    /// that dawdles from one that has nothing to ask.
+    late: Option<Pin<Box<Sleep>>>,
+    /// How many requests there had been when it began.
+    seen: usize,
 }
 
 /// What is kept in mind of a client that has closed its sending side.
@@ -110,11 +119,15 @@ impl AfterEnd {
 }
 
 impl<S> Socket<S> {
-    pub(super) fn new(inner: S, flags: Arc<Flags>) -> Self {
+    /// `head` is how long a request's head may take from its first byte.
+    pub(super) fn new(inner: S, flags: Arc<Flags>, head: Duration) -> Self {
         Self {
             inner,
             flags,
             after_end: None,
+            head,
+            late: None,
+            seen: 0,
         }
     }
     pub(super) fn into_inner(self) -> S {
@@ -129,8 +142,23 @@ impl<S: AsyncRead + HangUp + Unpin> AsyncRead for Socket<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        let requests = self.flags.requests.load(Ordering::Acquire);
+        if self.seen != requests {
+            // That head has come to its end.
+            self.seen = requests;
+            self.late = None;
+        }
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        if let Some(late) = &mut self.late
+            && late.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        ready!(polled)?;
         if buf.filled().len() > before || buf.remaining() == 0 {
+            if self.late.is_none() && !self.flags.answering.load(Ordering::Acquire) {
+                self.late = Some(Box::pin(sleep(self.head)));
+            }
             return Poll::Ready(Ok(()));
         }
         // End of file. hyper takes that for a lost client and drops the request that is
@@ -140,6 +168,7 @@ impl<S: AsyncRead + HangUp + Unpin> AsyncRead for Socket<S> {
             inner,
             flags,
             after_end,
+            ..
         } = &mut *self;
         if !flags.answering.load(Ordering::Acquire) {
             return Poll::Ready(Ok(()));

@@ -16,7 +16,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Hijacker, serve};
+use super::{Hijacker, Peer, conn, serve};
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -259,4 +259,53 @@ async fn shutdown_lets_a_request_finish() {
     assert!(read_all(&mut client).await.ends_with("slow"));
     timeout(LONG, &mut server.task).await.unwrap().unwrap();
     drop(idle);
+}
+
+#[tokio::test]
+async fn who_dawdles_over_a_head_is_cut_off_and_who_is_idle_is_not() {
+    let limits = conn::Limits {
+        idle: LONG,
+        head: Duration::from_millis(300),
+        headers: 64,
+        buffer: 64 << 10,
+    };
+    let router = Router::new().route("/", routing::get(|| async { "here" }));
+    let (_stop, stopping) = tokio::sync::watch::channel(false);
+    let start = || {
+        let (client, server) = UnixStream::pair().unwrap();
+        tokio::spawn(conn::connection(
+            server,
+            Peer::Local,
+            limits,
+            router.clone(),
+            stopping.clone(),
+        ));
+        client
+    };
+    // One byte after the other, and one that stops in the middle.
+    let (mut slow, mut stuck, mut idle) = (start(), start(), start());
+    stuck.write_all(b"GET / HT").await.unwrap();
+    for _ in 0..3 {
+        idle.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
+        read_to(&mut idle, "here").await;
+        sleep(Duration::from_millis(200)).await;
+    }
+    let dawdling = async {
+        while slow.write_all(b"G").await.is_ok() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(LONG, dawdling).await.expect("it is cut off");
+    let mut rest = Vec::new();
+    timeout(LONG, stuck.read_to_end(&mut rest))
+        .await
+        .expect("it is cut off")
+        .ok();
+    sleep(Duration::from_millis(500)).await;
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    read_to(&mut idle, "here").await;
 }
