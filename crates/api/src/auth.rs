@@ -29,7 +29,21 @@ pub(crate) fn behind(inner: axum::Router, engine: Engine) -> axum::Router {
     let doors = Arc::new(Doors::default());
     axum::Router::new().fallback(move |request: Request| {
         let (inner, engine, doors) = (inner.clone(), engine.clone(), doors.clone());
-        async move { let_in(inner, &engine, &doors, request).await }
+        let is_change = is_change(request.method());
+        let work = async move { let_in(inner, &engine, &doors, request).await };
+        async move {
+            if !is_change {
+                return work.await;
+            }
+            // What changes something is carried to its end even if the client goes away
+            // meanwhile: a stop that nobody waits for is still a stop. It takes its turn as long
+            // as it lasts, and is written down.
+            tokio::spawn(work).await.unwrap_or_else(|_| {
+                error::response(&Error::system(
+                    "internal error; the log of the daemon tells more",
+                ))
+            })
+        }
     })
 }
 

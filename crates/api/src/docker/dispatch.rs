@@ -95,14 +95,12 @@ async fn answer<S>(table: &'static [Route<S>], state: S, request: Request) -> Re
     let result = match found {
         Ok((handler, call)) => {
             let work = handler(call);
-            carry_out(work, is_change(&method))
-                .await
-                .unwrap_or_else(|| {
-                    tracing::error!(%method, %path, "handler panicked");
-                    Err(Error::system(format!(
-                        "{method} {path}: internal error; the log of the daemon tells more"
-                    )))
-                })
+            carry_out(work).await.unwrap_or_else(|| {
+                tracing::error!(%method, %path, "handler panicked");
+                Err(Error::system(format!(
+                    "{method} {path}: internal error; the log of the daemon tells more"
+                )))
+            })
         }
         Err(error) => Err(error),
     };
@@ -142,15 +140,10 @@ pub(crate) fn is_change(method: &Method) -> bool {
 }
 
 /// Runs a handler; `None` when it panicked, which must not take the connection's other
-/// requests down. What changes something is carried to its end even if the client goes
-/// away meanwhile: a stop that nobody waits for is still a stop.
+/// requests down.
 pub(crate) async fn carry_out(
     work: BoxFuture<'static, Result<Response>>,
-    to_its_end: bool,
 ) -> Option<Result<Response>> {
-    if to_its_end {
-        return tokio::spawn(work).await.ok();
-    }
     AssertUnwindSafe(work).catch_unwind().await.ok()
 }
 

@@ -36,8 +36,6 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const CONNECTIONS: usize = 8192;
 /// How many of them one address may have.
 const OF_ONE_ADDRESS: usize = 2048;
-/// How many may agree on their keys at once: that is work.
-const HANDSHAKES: usize = 512;
 
 /// Connections by address.
 #[derive(Debug, Default)]
@@ -92,14 +90,13 @@ pub struct Door {
 pub async fn serve_tls(door: Door, router: axum::Router, shutdown: impl Future<Output = ()>) {
     let (stop, stopping) = watch::channel(false);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     let addresses = Arc::new(Addresses::default());
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
+        while connections.try_join_next().is_some() {}
         let place = tokio::select! {
             () = &mut shutdown => break,
-            Some(_) = connections.join_next() => continue,
             place = places.clone().acquire_owned() => place,
         };
         tokio::select! {
@@ -112,10 +109,9 @@ pub async fn serve_tls(door: Door, router: axum::Router, shutdown: impl Future<O
                     };
                     let config = door.config.borrow().clone();
                     let (router, stopping) = (router.clone(), stopping.clone());
-                    let handshakes = handshakes.clone();
                     connections.spawn(async move {
                         let _held = (place, counted);
-                        one(socket, address, config, &handshakes, router, stopping).await;
+                        one(socket, address, config, router, stopping).await;
                     });
                 }
                 Err(error) => {
@@ -137,7 +133,6 @@ async fn one(
     socket: TcpStream,
     address: SocketAddr,
     config: Arc<ServerConfig>,
-    handshakes: &Semaphore,
     router: axum::Router,
     stopping: watch::Receiver<bool>,
 ) {
@@ -148,7 +143,6 @@ async fn one(
             refuse_plain(socket).await;
             return Ok(None);
         }
-        let _turn = handshakes.acquire().await;
         TlsAcceptor::from(config).accept(socket).await.map(Some)
     })
     .await;

@@ -18,7 +18,7 @@ use super::{PREFIX, table::Route};
 use crate::auth;
 use crate::docker::{
     body, call,
-    dispatch::{SERVER, carry_out, is_change},
+    dispatch::{SERVER, carry_out},
     error,
     query::Query,
     scope,
@@ -88,14 +88,12 @@ pub(crate) async fn answer<S>(table: &'static [Route<S>], state: S, request: Req
                 parts,
                 body,
             });
-            carry_out(work, is_change(&method))
-                .await
-                .unwrap_or_else(|| {
-                    tracing::error!(%method, %path, "handler panicked");
-                    Err(Error::system(format!(
-                        "{method} {path}: internal error; the log of the daemon tells more"
-                    )))
-                })
+            carry_out(work).await.unwrap_or_else(|| {
+                tracing::error!(%method, %path, "handler panicked");
+                Err(Error::system(format!(
+                    "{method} {path}: internal error; the log of the daemon tells more"
+                )))
+            })
         }
     };
     let mut response = result.unwrap_or_else(|error| {
