@@ -203,12 +203,21 @@ test_quotas() {
     between "$(kra usage -o json | jq .pids)" 20 40
     as shop rm -f bomb quiet >/dev/null
     run as shop run --name big --tmpfs /t:size=300m "$IMG" dd if=/dev/zero of=/t/x bs=1M count=200; ne "$RC" 0
+    # A change is there at once, for what runs too.
+    as shop run -d --name there "$IMG" sleep 1000 >/dev/null
+    local group; group=$(find /sys/fs/cgroup -name pids.max -path "*/tenant-shop/pids.max" -path "*kraud-$(instance_of "$KRAUD_TEST_DIR/data")*")
+    eq "$(cat "$group")" 40
+    ok kraud tenant quota shop pids=50; eq "$(cat "$group")" 50
+    as shop rm -f there >/dev/null
     # The operator has no quota; without one nothing is limited.
     docker run --rm "$IMG" true
     ok kraud tenant quota shop containers=none ports=none snapshots=none nfs=none memory=none cpus=none pids=none
     as shop volume create free >/dev/null
     as shop rm -f big >/dev/null
     as shop run --rm "$IMG" true
+    eq "$(cat "$group")" 8192
     run kraud tenant quota shop apples=3; ne "$RC" 0; has "$ERR" 'no quota for apples'
     run kraud tenant quota nosuch; ne "$RC" 0
+    kraud tenant rm --force shop >/dev/null
+    [ ! -e "$group" ] || fail "the control group of a tenant outlives it"
 }

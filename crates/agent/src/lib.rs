@@ -299,6 +299,10 @@ pub trait NodeAgent: volumes::NodeVolumes {
     async fn network_occupied(&self) -> Result<Vec<ipnet::IpNet>>;
     /// Whether a path exists on the node (a bind's source).
     async fn path_exists(&self, path: &std::path::Path) -> Result<bool>;
+    /// Limits the containers of a share that run, as those are that start later.
+    async fn share_limit(&self, share: &plan::Share) -> Result<()>;
+    /// Removes the control group of a share that has no containers any more.
+    async fn share_remove(&self, share: &plan::Share) -> Result<()>;
     /// What the containers of a share take; `None` while none runs.
     async fn share_use(&self, share: &plan::Share) -> Result<Option<plan::ShareUse>>;
     /// Removes what the node has for all containers together: bridges, firewall rules,

@@ -37,7 +37,7 @@ pub struct Plan {
 }
 
 /// A control group that containers are in together. Groups of different names get the same part
-/// of the processors and of the disk when all want more than there is.
+/// of the processors when all want more than there is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Share {
     /// Unique on the node.

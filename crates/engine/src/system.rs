@@ -155,7 +155,10 @@ impl Engine {
             insecure_registries: self.settings.insecure_registries.clone(),
             node: {
                 let mut node = self.node().await?;
-                node.warnings.extend(self.pool_warnings().await);
+                // Of the machine's disks a tenant need not know.
+                if !scope.is_tenant() {
+                    node.warnings.extend(self.pool_warnings().await);
+                }
                 node
             },
         })

@@ -373,7 +373,8 @@ impl Identities {
     ) -> Result<native::TokenCreated> {
         const LONGEST: usize = 200;
         let _changing = self.0.changing.lock().await;
-        if !self.exists(namespace) {
+        let closed = self.read(|tables| tables.tenants.get(namespace).is_some_and(|t| t.removing));
+        if closed || !self.exists(namespace) {
             return Err(Error::not_found(format!("no such tenant: {namespace}")));
         }
         let own = *namespace == Namespace::default();

@@ -54,7 +54,7 @@ Examples:
   kraud tenant quota shop memory=none
 
 containers, ports and snapshots are counted; memory, cpus and pids are what all containers of the
-tenant have together, from their next start; nfs, lv2, lv1 and gfs are bytes of the sizes of
+tenant have together; nfs, lv2, lv1 and gfs are bytes of the sizes of
 volumes, which need one then.";
 
 #[derive(Debug, Args)]

@@ -392,6 +392,18 @@ impl NodeAgent for LocalAgent {
         let path = path.to_owned();
         blocking(move || Ok(path.exists())).await
     }
+    async fn share_limit(&self, share: &crate::plan::Share) -> Result<()> {
+        let (group, share) = (self.share_group(share), share.clone());
+        blocking(move || match group.exists() {
+            true => limit_share(&group, &share),
+            false => Ok(()),
+        })
+        .await
+    }
+    async fn share_remove(&self, share: &crate::plan::Share) -> Result<()> {
+        let group = self.share_group(share);
+        blocking(move || group.destroy().map_err(types::Error::from)).await
+    }
     async fn share_use(&self, share: &crate::plan::Share) -> Result<Option<crate::plan::ShareUse>> {
         let group = self.share_group(share);
         blocking(move || {
@@ -427,6 +439,18 @@ impl NodeAgent for LocalAgent {
             .unwrap_or_else(PoisonError::into_inner)
             .take()
     }
+}
+
+/// Sets the limits of a share's control group.
+fn limit_share(group: &runtime::cgroup::Group, share: &crate::plan::Share) -> Result<()> {
+    group
+        .limit(share.memory, share.nano_cpus, share.pids)
+        .map_err(|error| {
+            types::Error::from(error).context(format!(
+                "limiting {} (what runs may take more than that already)",
+                share.name
+            ))
+        })
 }
 
 /// Removes a directory with all it holds; it need not exist.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use types::{ContainerId, Error, Result, error::ResultExt as _};
 
 use super::{
-    Live, LocalAgent, blocking, files,
+    Live, LocalAgent, blocking, files, limit_share,
     networks::{links, port_map, target, wanted_ports},
 };
 use crate::{
@@ -80,15 +80,11 @@ impl LocalAgent {
             return Ok(());
         };
         let (group, cgroups) = (self.share_group(&share), self.runtime.cgroups().clone());
-        let name = share.name.clone();
         blocking(move || {
-            cgroups
-                .make(group.path())
-                .and_then(|()| group.limit(share.memory, share.nano_cpus, share.pids))
-                .map_err(types::Error::from)
+            cgroups.make(group.path()).map_err(types::Error::from)?;
+            limit_share(&group, &share)
         })
         .await
-        .map_err(|error| error.context(format!("setting up the control group {name}")))
     }
 
     /// Starts a container; on failure the caller releases it.

@@ -146,7 +146,12 @@ impl Engine {
     /// Makes a tenant: a namespace with the networks that every docker has, and its owner's token.
     pub async fn tenant_create(&self, name: &Namespace) -> Result<TenantCreated> {
         let (record, owner) = self.identities.tenant_create(name).await?;
-        self.tenant_networks(name).await?;
+        if let Err(error) = self.tenant_networks(name).await {
+            // Nobody would ever have its token.
+            self.identities.tenant_close(name).await?;
+            self.tenant_finish(name).await?;
+            return Err(error.context(format!("making tenant {name}")));
+        }
         Ok(TenantCreated {
             tenant: Tenant {
                 name: record.name,
@@ -179,13 +184,29 @@ impl Engine {
 
     async fn tenant_finish(&self, name: &Namespace) -> Result<()> {
         let scope = Scope::within(name.clone());
+        // A call that was let in before may still make something.
+        while !self.containers.of(name).is_empty() || !self.volumes.of(name).is_empty() {
+            self.tenant_empty(&scope).await?;
+        }
+        let all = Filters::parse(Some(r#"{"dangling":["false"]}"#))?;
+        self.image_prune(&scope, &all).await?;
+        self.drop_networks(name).await?;
+        if let Some(share) = self.share(name) {
+            self.agent.share_remove(&share).await?;
+        }
+        self.identities.tenant_forget(name).await
+    }
+
+    /// Removes the containers and volumes of a namespace.
+    async fn tenant_empty(&self, scope: &Scope) -> Result<()> {
+        let name = &scope.namespace;
         for container in self.containers.of(name) {
             let request = RemoveRequest {
                 force: true,
                 volumes: true,
             };
             match self
-                .container_remove(&scope, container.id.as_str(), request)
+                .container_remove(scope, container.id.as_str(), request)
                 .await
             {
                 Err(error) if error.kind != types::Kind::NotFound => return Err(error),
@@ -194,12 +215,9 @@ impl Engine {
         }
         for volume in self.volumes.of(name) {
             let volume = volume.record().name.to_string();
-            self.volume_remove(&scope, &volume, true).await?;
+            self.volume_remove(scope, &volume, true).await?;
         }
-        let all = Filters::parse(Some(r#"{"dangling":["false"]}"#))?;
-        self.image_prune(&scope, &all).await?;
-        self.drop_networks(name).await?;
-        self.identities.tenant_forget(name).await
+        Ok(())
     }
 
     /// Finishes what a crash cut off: removals, and networks that were not made yet.

@@ -18,7 +18,7 @@ use types::{
 
 use crate::{
     Engine, Scope,
-    record::{ContainerRecord, VolumeRecord},
+    record::{ContainerRecord, SnapshotOrigin, VolumeRecord},
 };
 
 /// Holds others of the namespace back that want more of the same.
@@ -49,22 +49,12 @@ impl Turns {
     }
 }
 
-fn over(
-    namespace: &Namespace,
-    what: &str,
-    limit: impl std::fmt::Display,
-    used: impl std::fmt::Display,
-    wanted: impl std::fmt::Display,
-) -> Error {
-    Error::forbidden(format!(
-        "the quota of {namespace} is {limit} {what}: {used} are in use, and {wanted} more would be too many"
-    ))
-}
-
 /// Fails unless `wanted` more fit.
 fn fits(namespace: &Namespace, what: &str, limit: u64, used: u64, wanted: u64) -> Result<()> {
     if used.saturating_add(wanted) > limit {
-        return Err(over(namespace, what, limit, used, wanted));
+        return Err(Error::forbidden(format!(
+            "the quota of {namespace} is {limit} {what}: {used} are in use, and {wanted} more would be too many"
+        )));
     }
     Ok(())
 }
@@ -85,6 +75,9 @@ impl Engine {
             ));
         }
         self.identities.quota_set(namespace, quota).await?;
+        if let Some(share) = self.share(namespace) {
+            self.agent.share_limit(&share).await?;
+        }
         self.quota(namespace)
     }
 
@@ -129,12 +122,14 @@ impl Engine {
         })
     }
 
+    /// Snapshots that the tenant made. How many others there are its schedules say.
     fn snapshot_count(&self, namespace: &Namespace) -> u64 {
         self.volumes
             .of(namespace)
             .iter()
-            .map(|volume| volume.all_snapshots().len() as u64)
-            .sum()
+            .flat_map(|volume| volume.all_snapshots())
+            .filter(|snapshot| snapshot.origin == SnapshotOrigin::User)
+            .count() as u64
     }
 
     fn volume_bytes(&self, namespace: &Namespace, class: Class) -> u64 {

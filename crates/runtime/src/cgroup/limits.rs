@@ -71,6 +71,49 @@ fn or_max(limit: i64) -> String {
     }
 }
 
+/// Microseconds of a period that `nano_cpus` are, and the period.
+const PERIOD: u64 = 100_000;
+fn quota_of(nano_cpus: u64) -> u64 {
+    const LEAST: u64 = 1000;
+    (nano_cpus / (1_000_000_000 / PERIOD)).max(LEAST)
+}
+
+fn or_else(limit: Option<u64>, none: &str) -> String {
+    limit.map_or_else(|| none.to_owned(), |limit| limit.to_string())
+}
+
+/// v1: all limits of a group of groups, those that are none too.
+pub(super) fn whole_v1(
+    memory: Option<u64>,
+    nano_cpus: Option<u64>,
+    pids: Option<u64>,
+) -> Vec<Change> {
+    vec![
+        Change::new("memory", "memory.limit_in_bytes", or_else(memory, "-1")),
+        Change::new("cpu", "cpu.cfs_period_us", PERIOD),
+        Change::new(
+            "cpu",
+            "cpu.cfs_quota_us",
+            or_else(nano_cpus.map(quota_of), "-1"),
+        ),
+        Change::new("pids", "pids.max", or_else(pids, "max")),
+    ]
+}
+
+/// The same for v2.
+pub(super) fn whole_v2(
+    memory: Option<u64>,
+    nano_cpus: Option<u64>,
+    pids: Option<u64>,
+) -> Vec<Change> {
+    let bandwidth = format!("{} {PERIOD}", or_else(nano_cpus.map(quota_of), "max"));
+    vec![
+        Change::new("memory", "memory.max", or_else(memory, "max")),
+        Change::new("cpu", "cpu.max", bandwidth),
+        Change::new("pids", "pids.max", or_else(pids, "max")),
+    ]
+}
+
 /// v1: one file for each limit.
 pub(super) fn v1(resources: &Resources) -> Vec<Change> {
     let mut changes = Vec::new();

@@ -324,7 +324,11 @@ impl Group {
             Layout::V1 { .. } => limits::v1(resources),
             Layout::V2 { .. } => limits::v2(resources),
         };
-        for change in writes {
+        self.apply(&writes)
+    }
+
+    fn apply(&self, changes: &[limits::Change]) -> Result<()> {
+        for change in changes {
             let directory = match &*self.layout {
                 Layout::V1 { mounts, .. } => {
                     let mount = mounts.get(change.controller);
@@ -355,35 +359,15 @@ impl Group {
         nano_cpus: Option<u64>,
         pids: Option<u64>,
     ) -> Result<()> {
-        const PERIOD: u64 = 100_000;
-        let quota = nano_cpus.map(|cpus| (cpus / 10_000).max(1000));
-        let or = |value: Option<u64>, none: &str| {
-            value.map_or_else(|| none.to_owned(), |value| value.to_string())
+        let changes = match &*self.layout {
+            Layout::V1 { mounts, .. } => {
+                let mut changes = limits::whole_v1(memory, nano_cpus, pids);
+                changes.retain(|change| mounts.contains_key(change.controller));
+                changes
+            }
+            Layout::V2 { .. } => limits::whole_v2(memory, nano_cpus, pids),
         };
-        let writes: Vec<(PathBuf, String)> = match &*self.layout {
-            Layout::V1 { mounts, .. } => [
-                ("memory", "memory.limit_in_bytes", or(memory, "-1")),
-                ("cpu", "cpu.cfs_period_us", PERIOD.to_string()),
-                ("cpu", "cpu.cfs_quota_us", or(quota, "-1")),
-                ("pids", "pids.max", or(pids, "max")),
-            ]
-            .into_iter()
-            .filter_map(|(controller, file, value)| {
-                Some((mounts.get(controller)?.join(&self.path).join(file), value))
-            })
-            .collect(),
-            Layout::V2 { root } => [
-                ("memory.max", or(memory, "max")),
-                ("cpu.max", format!("{} {PERIOD}", or(quota, "max"))),
-                ("pids.max", or(pids, "max")),
-            ]
-            .into_iter()
-            .map(|(file, value)| (root.join(&self.path).join(file), value))
-            .collect(),
-        };
-        writes
-            .iter()
-            .try_for_each(|(file, value)| files::write(file, value))
+        self.apply(&changes)
     }
 
     /// One sample of its counters.

@@ -136,7 +136,7 @@ pub struct Quota {
     /// Ports of the machine that are published at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ports: Option<u64>,
-    /// Snapshots, automatic ones too.
+    /// Snapshots that the tenant made itself; of automatic ones the schedule says how many there are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshots: Option<u64>,
     /// Bytes of the sizes of volumes, by class. Volumes of such a class need a size.
