@@ -41,7 +41,7 @@ build() {
 start() {
     need_disk "$DATA" 500
     mkdir -p "$DATA" "$RUN"
-    setsid "$KRAUD" serve --data-dir "$DATA" --socket "$SOCKET" >>"$LOG" 2>&1 </dev/null 9>&- &
+    setsid "$KRAUD" serve --data-dir "$DATA" --socket "$SOCKET" --listen none >>"$LOG" 2>&1 </dev/null 9>&- &
     echo $! >"$PIDFILE"
     local try
     for try in $(seq 100); do

@@ -49,6 +49,8 @@ test_login() {
     ok kra login "$url" --fingerprint "$finger" --name fourth --token-stdin <<<"$TOKEN"
     ok kra logout; ok kra -c second logout
     run kra -c shop whoami; eq "$RC" 0
+    # A login's token goes to its own host only.
+    KR_HOST=https://elsewhere.invalid run kra -c shop whoami; eq "$RC" 2; has "$ERR" 'not of https://elsewhere.invalid'
     # The environment goes before any login.
     eq "$(KR_HOST=$url KR_FINGERPRINT=$finger KR_ACCESS_TOKEN=$TOKEN kra whoami -o json | jq -r .namespace)" other
 }
@@ -150,6 +152,48 @@ test_audit() {
     # It stays over a crash.
     daemon_restart
     has "$(kraud audit --namespace ledger)" '/volumes/create'
+}
+
+# Who begins and does not go on stands in nobody's way.
+test_dawdlers() {
+    tenant shop
+    python3 - "${KR_HOST##*/}" <<-'PYTHON' &
+	import socket, sys, time
+	host, port = sys.argv[1].rsplit(":", 1)
+	held = []
+	for n in range(700):
+	    one = socket.create_connection((host, int(port)))
+	    one.sendall(b"\x16\x03" if n % 2 else b"\x16\x03\x01\x40\x00" + b"x" * 100)
+	    held.append(one)
+	print("all stand", flush=True)
+	time.sleep(8)
+	PYTHON
+    local dawdling=$!
+    sleep 1.5
+    local round; for round in 1 2 3 4 5; do
+        https "$TOKEN" GET /_ping --max-time 3; eq "$CODE" 200
+    done
+    kill $dawdling
+}
+
+# What was asked for is done and written down, also when nobody waits for the answer.
+test_who_leaves_early() {
+    tenant hasty
+    python3 - "${KR_HOST##*/}" "$TOKEN" <<-'PYTHON'
+	import json, socket, ssl, sys, time
+	host, port = sys.argv[1].rsplit(":", 1)
+	tls = ssl.create_default_context(); tls.check_hostname = False; tls.verify_mode = ssl.CERT_NONE
+	for n in range(20):
+	    one = tls.wrap_socket(socket.create_connection((host, int(port))))
+	    body = json.dumps({"Name": f"left{n}", "Driver": "lv2", "DriverOpts": {"size": "16M"}})
+	    one.sendall(f"POST /volumes/create HTTP/1.1\r\nHost: k\r\nAuthorization: Bearer {sys.argv[2]}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+	    time.sleep(0.01)
+	    one.close()
+	PYTHON
+    made() { as hasty volume ls -q | grep -c left || true; }
+    until_eq 20 20 made
+    noted() { kraud audit --namespace hasty --call /volumes/create -n 0 -o json | jq '[.[] | select(.status == 201)] | length'; }
+    until_eq 20 20 noted
 }
 
 test_every_call() {

@@ -20,7 +20,7 @@ use types::{Access, Error, Kind, Namespace, Result, Time, native::AuditEntry};
 
 use crate::{
     docker::{dispatch::is_change, error, query::Query},
-    http::Peer,
+    http::{self, Peer},
     native,
 };
 
@@ -249,15 +249,15 @@ fn bearer(value: &HeaderValue) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Fails unless the caller may make a call that demands `access`.
-pub(crate) fn check(parts: &Parts, access: Access) -> Result<()> {
+/// On whose behalf a call is made. Fails unless the caller may make one that demands `access`.
+pub(crate) fn check(parts: &Parts, access: Access) -> Result<Scope> {
     let scope = parts
         .extensions
         .get::<Scope>()
         .ok_or_else(|| Error::new(Kind::Unauthorized, "nobody has asked who calls"))?;
     let role = scope.caller.role;
     if role.may(access) {
-        return Ok(());
+        return Ok(scope.clone());
     }
     Err(Error::forbidden(match access {
         Access::Operate => "only the operator of this kraud may do this".to_owned(),
@@ -279,7 +279,7 @@ pub(crate) fn in_words(access: Access) -> &'static str {
     }
 }
 
-/// Calls that were not let in, by address.
+/// Calls that were not let in, by the network they came from.
 #[derive(Debug, Default)]
 struct Attempts(Mutex<HashMap<IpAddr, (Instant, u32)>>);
 
@@ -292,6 +292,7 @@ impl Attempts {
 
     /// Counts one; true when there have been too many.
     fn failed(&self, address: IpAddr) -> bool {
+        let address = http::network_of(address);
         let now = Instant::now();
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() >= Self::ADDRESSES {

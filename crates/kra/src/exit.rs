@@ -9,7 +9,7 @@ use types::Kind;
 /// What a command ends with.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
-/// Exit codes; the help of `kra` and docs/kra.md name them.
+/// Exit codes; the help of `kra` names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Code {

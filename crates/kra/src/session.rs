@@ -45,6 +45,16 @@ impl Session {
             });
         }
         let contexts = Contexts::load()?;
+        if let (Some(host), Some(name)) = (&host, context)
+            && let Some((_, context)) = contexts.chosen(Some(name))?
+            && context.host != host.to_string()
+        {
+            // Its token is nobody else's business.
+            return Err(Failure::usage(format!(
+                "the context {name} is of {}, not of {host}: name one of the two",
+                context.host
+            )));
+        }
         let known = match (&host, context) {
             // Where the host alone is named, a login there is used.
             (Some(host), None) => contexts

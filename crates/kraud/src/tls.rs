@@ -90,29 +90,41 @@ struct Made {
 }
 
 impl Keeper {
-    fn basis(&self) -> anyhow::Result<Basis> {
+    async fn basis(&self) -> anyhow::Result<Basis> {
+        let authority = self.identities.authority_fingerprint()?.0;
+        let files = self.files.clone();
+        tokio::task::spawn_blocking(move || Basis::look(authority, files.as_ref()))
+            .await
+            .context("looking at what the certificate is made of")
+    }
+}
+
+impl Basis {
+    fn look(authority: String, files: Option<&Files>) -> Self {
         let written = |path: &Path| {
             std::fs::metadata(path)
                 .and_then(|meta| meta.modified())
                 .ok()
         };
-        Ok(Basis {
-            authority: self.identities.authority_fingerprint()?.0,
+        Self {
+            authority,
             addresses: addresses(),
-            written: match &self.files {
+            written: match files {
                 Some(files) => vec![written(&files.certificate), written(&files.key)],
                 None => Vec::new(),
             },
-        })
+        }
     }
+}
 
+impl Keeper {
     async fn make(&self) -> anyhow::Result<Made> {
         let (identities, names, files) = (
             self.identities.clone(),
             self.names.clone(),
             self.files.clone(),
         );
-        let basis = self.basis()?;
+        let basis = self.basis().await?;
         let addresses: Vec<IpAddr> = basis.addresses.iter().copied().collect();
         let (config, expires) = tokio::task::spawn_blocking(move || {
             server_config(&identities, names, &addresses, files.as_ref())
@@ -140,7 +152,7 @@ impl Keeper {
             let old = made
                 .expires
                 .is_some_and(|expires| expires.since(Time::now()) < RENEWED);
-            match self.basis() {
+            match self.basis().await {
                 Ok(basis) if basis == made.basis && !old => continue,
                 _ => {}
             }

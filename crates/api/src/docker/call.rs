@@ -6,6 +6,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
+use engine::Scope;
 use serde::{Serialize, de::DeserializeOwned};
 use types::{Error, Result};
 
@@ -15,6 +16,7 @@ use crate::http::Hijacker;
 /// A call: what it is about, decoded, and the state `S` that handlers share.
 pub struct Call<S> {
     pub state: S,
+    pub(super) scope: Scope,
     pub version: ApiVersion,
     /// What the path's wildcard matched, empty where the path has none.
     pub name: String,
@@ -24,6 +26,11 @@ pub struct Call<S> {
 }
 
 impl<S> Call<S> {
+    /// On whose behalf it is made.
+    pub fn scope(&self) -> Scope {
+        self.scope.clone()
+    }
+
     /// Whether the call is of version 1.`minor` or newer.
     pub fn since(&self, minor: u32) -> bool {
         self.version >= ApiVersion::new(1, minor)

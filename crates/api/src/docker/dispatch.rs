@@ -164,13 +164,14 @@ fn find<S>(
         .filter(|route| route.method == parts.method)
         .find_map(|route| route.matches(rest).map(|name| (route, name.to_owned())))
         .ok_or_else(not_found)?;
-    auth::check(&parts, route.access)?;
+    let scope = auth::check(&parts, route.access)?;
     let version = version.map_or(Ok(ApiVersion::MAX), ApiVersion::negotiate)?;
     let query = Query::parse(parts.uri.query());
     Ok((
         route.handler,
         Call {
             state,
+            scope,
             version,
             name,
             query,

@@ -26,7 +26,6 @@ pub(crate) mod query;
 mod router;
 #[cfg(test)]
 mod schema_tests;
-pub(crate) mod scope;
 mod session;
 mod swarm;
 mod system;

@@ -37,6 +37,7 @@ async fn attach(tty: bool, upgrade: bool) -> (UnixStream, Process, tempfile::Tem
         async move {
             let (parts, body) = request.into_parts();
             let call = Call {
+                scope: engine::Scope::default(),
                 state: (),
                 version: ApiVersion::MAX,
                 name: String::new(),

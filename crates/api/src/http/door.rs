@@ -18,7 +18,7 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 use super::{
     conn::{Limits, connection},
-    peer::{Kept, Peer, Session},
+    peer::{Kept, Peer, Session, network_of},
     socket::HangUp as _,
 };
 
@@ -50,6 +50,7 @@ struct Counted {
 impl Addresses {
     /// None where there are too many already.
     fn count(self: &Arc<Self>, address: IpAddr) -> Option<Counted> {
+        let address = network_of(address);
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(address).or_default();
         if *count >= OF_ONE_ADDRESS {

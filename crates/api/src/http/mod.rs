@@ -10,6 +10,7 @@ mod socket;
 pub use conn::serve;
 pub use door::{Door, serve_tls};
 pub use hijack::{Duplex, Hijacked, Hijacker, Lookout};
+pub(crate) use peer::network_of;
 pub use peer::{Peer, Session};
 pub use socket::HangUp;
 

@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -32,6 +32,14 @@ pub enum Peer {
         certificate: Option<Arc<[u8]>>,
         session: Arc<Session>,
     },
+}
+
+/// What one holder of addresses has most often: an address of IPv4, 64 bits of IPv6.
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+    }
 }
 
 /// A connection from the network, as long as it lives, also as a raw stream.

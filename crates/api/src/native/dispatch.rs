@@ -21,12 +21,12 @@ use crate::docker::{
     dispatch::{SERVER, carry_out},
     error,
     query::Query,
-    scope,
 };
 
 /// A call: what it is about, decoded, and the state `S` that handlers share.
 pub(crate) struct Call<S> {
     pub(crate) state: S,
+    scope: Scope,
     /// What the path's wildcards matched, in their order.
     names: Vec<String>,
     pub(crate) query: Query,
@@ -45,7 +45,7 @@ impl<S> Call<S> {
 
     /// On whose behalf the call is made.
     pub(crate) fn scope(&self) -> Scope {
-        scope::of(&self.parts)
+        self.scope.clone()
     }
 
     /// The body, which must be JSON of just this form.
@@ -76,13 +76,17 @@ pub(crate) async fn answer<S>(table: &'static [Route<S>], state: S, request: Req
     let began = Instant::now();
     let (parts, body) = request.into_parts();
     let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
-    let result = match find(table, &method, &path) {
+    let found = find(table, &method, &path).and_then(|(route, names)| {
+        let scope = auth::check(&parts, route.access)?;
+        Ok((route, names, scope))
+    });
+    let result = match found {
         Err(error) => Err(error),
-        Ok((route, _)) if let Err(error) = auth::check(&parts, route.access) => Err(error),
-        Ok((route, names)) => {
+        Ok((route, names, scope)) => {
             let query = Query::parse(parts.uri.query());
             let work = (route.handler)(Call {
                 state,
+                scope,
                 names,
                 query,
                 parts,
