@@ -46,6 +46,16 @@ fn certificate_wanted(key: &KeyPair) -> native::CertificateCreate {
     }
 }
 
+/// A certificate that was asked for with a token.
+async fn certified(identities: &Identities, secret: &str) -> native::Certificate {
+    let caller = identities.by_token(secret).unwrap();
+    let key = KeyPair::generate().unwrap();
+    identities
+        .certificate_create(&caller, &certificate_wanted(&key))
+        .await
+        .unwrap()
+}
+
 fn der(certificate: &native::Certificate) -> Vec<u8> {
     certificates(&certificate.certificate).unwrap().remove(0)
 }
@@ -201,12 +211,8 @@ async fn certificates_have_the_rights_of_their_token() {
     let bench = Bench::new();
     let identities = bench.open().await;
     let (_, owner) = identities.tenant_create(&name("shop")).await.unwrap();
-    let caller = identities.by_token(&owner.secret).unwrap();
+    let made = certified(&identities, &owner.secret).await;
     let key = KeyPair::generate().unwrap();
-    let made = identities
-        .certificate_create(&caller, &certificate_wanted(&key))
-        .await
-        .unwrap();
     let by = bench.open().await.by_certificate(&der(&made)).unwrap();
     assert_eq!((by.namespace.clone(), by.role), (name("shop"), Role::Owner));
     assert_eq!(by.by, Proof::Certificate);
@@ -259,13 +265,16 @@ async fn tenants_that_close_are_let_in_no_more() {
     let identities = bench.open().await;
     let (_, owner) = identities.tenant_create(&name("shop")).await.unwrap();
     let (_, other) = identities.tenant_create(&name("other")).await.unwrap();
-    let caller = identities.by_token(&owner.secret).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let made = identities
-        .certificate_create(&caller, &certificate_wanted(&key))
-        .await
-        .unwrap();
+    let made = certified(&identities, &owner.secret).await;
     identities.tenant_close(&name("shop")).await.unwrap();
+    assert_eq!(
+        identities
+            .token_create(&name("shop"), &wanted(Role::Owner))
+            .await
+            .unwrap_err()
+            .kind,
+        Kind::NotFound
+    );
     for identities in [identities.clone(), bench.open().await] {
         assert!(identities.by_token(&owner.secret).is_err());
         assert!(identities.by_certificate(&der(&made)).is_err());

@@ -122,7 +122,7 @@ pub(crate) fn archive_error(operation: &str, error: &io::Error) -> Error {
     Error::new(kind, format!("{operation}: {error}"))
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What the locks protect is consistent at every step, so a panic elsewhere spoils nothing.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -301,13 +301,17 @@ impl LayerStore {
     }
 
     /// The same as [`Self::ingest`] for somebody who may know no more of a layer than its digest:
-    /// `tar` is read and must have the digest, also when the layer is there already.
-    pub fn ingest_proof(
+    /// one that is not `trusted` is read and must have the digest, also when it is there already.
+    pub fn ingest_for(
         self: &Arc<Self>,
+        trusted: &Trusted,
         tar: impl Read + Send,
         expected: Option<&Digest>,
     ) -> Result<Ingested> {
-        self.unpack(tar, expected)
+        match expected {
+            Some(digest) if !trusted.contains(digest) => self.unpack(tar, expected),
+            _ => self.ingest(tar, expected),
+        }
     }
 
     /// Unpacks a tar (plain, gzip or zstd, told apart by content). Fails, and leaves nothing

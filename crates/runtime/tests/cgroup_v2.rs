@@ -128,3 +128,42 @@ fn a_group_that_is_gone() {
     assert!(!group.exists() && group.pids().unwrap().is_empty() && group.oom_kills() == 0);
     group.destroy().unwrap();
 }
+
+#[test]
+fn a_group_of_groups() {
+    let root = tempfile::tempdir().unwrap();
+    fixture(root.path());
+    for directory in ["", "kraud-1"] {
+        fs::write(
+            root.path().join(directory).join("cgroup.subtree_control"),
+            "",
+        )
+        .unwrap();
+    }
+    let cgroups = Cgroups::v2(root.path());
+    cgroups.make("/kraud-1/tenant-shop").unwrap();
+    cgroups.make("/kraud-1/tenant-shop").unwrap();
+    let group = cgroups.group("/kraud-1/tenant-shop");
+    let place = root.path().join(group.path());
+    // The last of those that were asked for.
+    let control = root.path().join("kraud-1/cgroup.subtree_control");
+    assert_eq!(fs::read_to_string(control).unwrap(), "+cpuset");
+    for file in ["memory.max", "cpu.max", "pids.max"] {
+        fs::write(place.join(file), "").unwrap();
+    }
+    let read = |file: &str| fs::read_to_string(place.join(file)).unwrap();
+    group
+        .limit(Some(1 << 20), Some(1_500_000_000), None)
+        .unwrap();
+    assert_eq!(
+        (read("memory.max"), read("cpu.max"), read("pids.max")),
+        ("1048576".into(), "150000 100000".into(), "max".into())
+    );
+    // Where swap is counted, as much of it.
+    fs::write(place.join("memory.swap.max"), "").unwrap();
+    group.limit(Some(1 << 20), None, Some(7)).unwrap();
+    assert_eq!(
+        (read("memory.swap.max"), read("cpu.max"), read("pids.max")),
+        ("1048576".into(), "max 100000".into(), "7".into())
+    );
+}

@@ -21,8 +21,8 @@ const GATEWAY_MODES: [&str; 2] = [
     "com.docker.network.bridge.gateway_mode_ipv6",
 ];
 /// Choices of a create that may come as driver options, too.
-pub(super) const ENABLE_V4: &str = "com.docker.network.enable_ipv4";
-pub(super) const ENABLE_V6: &str = "com.docker.network.enable_ipv6";
+pub(crate) const ENABLE_V4: &str = "com.docker.network.enable_ipv4";
+pub(crate) const ENABLE_V6: &str = "com.docker.network.enable_ipv6";
 
 /// How packets of one address family get in and out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,6 +1,6 @@
 //! Networks: their records, the names they are found by, and the addresses in use.
 
-mod config;
+pub(crate) mod config;
 mod endpoints;
 mod list;
 mod manage;

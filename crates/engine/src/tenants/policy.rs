@@ -11,6 +11,7 @@ use types::{
 
 use crate::{
     Scope,
+    networks::config::{ENABLE_V4, ENABLE_V6},
     request::{ExecRequest, NetworkCreate},
 };
 
@@ -48,13 +49,14 @@ const SYSCTLS: [&str; 11] = [
 ];
 
 /// Options of a bridge network that concern nobody else.
-const BRIDGE_OPTIONS: [&str; 6] = [
+const BRIDGE_OPTIONS: [&str; 7] = [
     "com.docker.network.bridge.enable_icc",
     "com.docker.network.bridge.enable_ip_masquerade",
     "com.docker.network.bridge.host_binding_ipv4",
     "com.docker.network.container_iface_prefix",
     "com.docker.network.driver.mtu",
-    "com.docker.network.enable_ipv4",
+    ENABLE_V4,
+    ENABLE_V6,
 ];
 
 fn refused(what: impl std::fmt::Display) -> Error {

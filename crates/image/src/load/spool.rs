@@ -213,12 +213,9 @@ impl Spool {
             told: 0,
             progress: &self.progress,
         };
-        let result = match expected {
-            Some(digest) if !self.trusted.contains(digest) => {
-                self.layers.ingest_proof(&mut watched, expected)
-            }
-            _ => self.layers.ingest(&mut watched, expected),
-        };
+        let result = self
+            .layers
+            .ingest_for(&self.trusted, &mut watched, expected);
         let rest = io::copy(&mut watched, &mut io::sink());
         let digest = watched
             .hasher

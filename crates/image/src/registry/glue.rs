@@ -6,7 +6,7 @@
 use std::{
     collections::HashSet,
     io::Read,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     blocking,
-    layers::{LayerGuard, LayerStore, Trusted},
+    layers::{LayerGuard, LayerStore, Trusted, lock},
 };
 
 /// What is on record of the images that a pull may bring.
@@ -156,10 +156,6 @@ fn source(descriptor: &Descriptor, manifest: &Bytes, layers: &[Descriptor]) -> O
     })
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The end of one pull.
 struct StoreSink {
     layers: Arc<LayerStore>,
@@ -199,11 +195,8 @@ impl PullSink for StoreSink {
     }
 
     fn put_layer(&self, diff_id: &Digest, tar: &mut (dyn Read + Send)) -> Result<()> {
-        let ingested = if self.known.layers.contains(diff_id) {
-            self.layers.ingest(tar, Some(diff_id))?
-        } else {
-            self.layers.ingest_proof(tar, Some(diff_id))?
-        };
+        let trusted = &self.known.layers;
+        let ingested = self.layers.ingest_for(trusted, tar, Some(diff_id))?;
         lock(&self.brought).insert(diff_id.clone());
         self.keeper.hold(vec![ingested.guard]);
         Ok(())

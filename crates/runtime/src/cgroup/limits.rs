@@ -82,6 +82,15 @@ fn or_else(limit: Option<u64>, none: &str) -> String {
     limit.map_or_else(|| none.to_owned(), |limit| limit.to_string())
 }
 
+/// A limit of memory, and as much swap again where the kernel counts that.
+fn both(memory: (&'static str, String), swap: (&'static str, String)) -> Change {
+    Change {
+        controller: "memory",
+        writes: vec![memory.clone(), swap],
+        instead: Some(memory),
+    }
+}
+
 /// v1: all limits of a group of groups, those that are none too.
 pub(super) fn whole_v1(
     memory: Option<u64>,
@@ -89,7 +98,13 @@ pub(super) fn whole_v1(
     pids: Option<u64>,
 ) -> Vec<Change> {
     vec![
-        Change::new("memory", "memory.limit_in_bytes", or_else(memory, "-1")),
+        both(
+            ("memory.limit_in_bytes", or_else(memory, "-1")),
+            (
+                "memory.memsw.limit_in_bytes",
+                or_else(memory.map(|bytes| bytes.saturating_mul(2)), "-1"),
+            ),
+        ),
         Change::new("cpu", "cpu.cfs_period_us", PERIOD),
         Change::new(
             "cpu",
@@ -108,7 +123,10 @@ pub(super) fn whole_v2(
 ) -> Vec<Change> {
     let bandwidth = format!("{} {PERIOD}", or_else(nano_cpus.map(quota_of), "max"));
     vec![
-        Change::new("memory", "memory.max", or_else(memory, "max")),
+        both(
+            ("memory.max", or_else(memory, "max")),
+            ("memory.swap.max", or_else(memory, "max")),
+        ),
         Change::new("cpu", "cpu.max", bandwidth),
         Change::new("pids", "pids.max", or_else(pids, "max")),
     ]
