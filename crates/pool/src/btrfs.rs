@@ -7,6 +7,7 @@
 //! datasets goes one after the other: each change ends with a commit of the file system, and
 //! those are one after the other anyway.
 
+mod commits;
 mod core;
 mod dataset;
 mod devices;
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use types::{Error, Result, SnapshotId, VolumeId, error::ResultExt as _, volume::Content};
 
 use self::{
+    commits::Commits,
     core::{Core, below},
     dataset::{Kind, LIVE, Note, RUBBISH},
     groups::Group,
@@ -99,6 +101,7 @@ impl BtrfsPool {
                 mode,
                 away: mounted.away,
                 ledger: Ledger::default(),
+                commits: Commits::default(),
                 serial: Mutex::new(()),
                 in_use: Mutex::default(),
             }),

@@ -11,7 +11,7 @@ use types::{
     volume::schedule,
 };
 
-use super::Volume;
+use super::{MEASURED_AT_ONCE, Volume};
 use crate::{
     Engine, Scope,
     pools::{health, redundancy},
@@ -99,11 +99,9 @@ impl Engine {
 
     /// All volumes with all there is to know of them, by name.
     pub async fn volume_list_details(&self, scope: &Scope) -> Result<Vec<native::Volume>> {
-        /// Measuring waits for disks: some at once.
-        const AT_ONCE: usize = 8;
         let volumes = futures_util::stream::iter(self.volumes.of(&scope.namespace));
         let details = volumes.map(|volume| async move { self.details(&volume).await });
-        Ok(details.buffered(AT_ONCE).collect().await)
+        Ok(details.buffered(MEASURED_AT_ONCE).collect().await)
     }
 
     async fn details(&self, volume: &Arc<Volume>) -> native::Volume {

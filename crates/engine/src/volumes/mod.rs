@@ -15,6 +15,7 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
+use futures_util::StreamExt as _;
 use store::{Guard, Txn};
 use types::{
     Error, Filters, Kind, Namespace, NodeId, Result, Time, VolumeId, VolumeName,
@@ -504,25 +505,27 @@ impl Engine {
 
     /// All volumes with their use, for `docker system df`.
     pub(crate) async fn volumes_with_usage(&self, scope: &Scope) -> Vec<VolumeView> {
-        let mut views = Vec::new();
-        for volume in self.volumes.of(&scope.namespace) {
+        let volumes = futures_util::stream::iter(self.volumes.of(&scope.namespace));
+        let views = volumes.map(|volume| async move {
             let record = volume.record();
             let usage = self.agent.volume_usage(&record.plan()).await;
             let references = self.users_of(&record).len();
-            let Ok(view) = self.volume_view(&volume).await else {
-                continue;
-            };
-            views.push(VolumeView {
+            let view = self.volume_view(&volume).await.ok()?;
+            Some(VolumeView {
                 usage: Some(VolumeUsage {
                     references,
                     size: usage.map_or(0, |usage| usage.live + usage.snapshots),
                 }),
                 ..view
-            });
-        }
-        views
+            })
+        });
+        let views = views.buffered(MEASURED_AT_ONCE);
+        views.filter_map(std::future::ready).collect().await
     }
 }
+
+/// Measuring waits for disks, and those who wait at once share what is waited for.
+const MEASURED_AT_ONCE: usize = 32;
 
 /// Adds to a transaction that a volume is to be removed and that its name is free.
 fn removal(txn: Txn, record: &VolumeRecord) -> Result<Txn> {

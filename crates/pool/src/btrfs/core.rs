@@ -13,6 +13,7 @@ use std::{
 use types::{Error, Result, SnapshotId, VolumeId, error::ResultExt as _};
 
 use super::{
+    commits::Commits,
     dataset::{self, Copied, Note},
     groups::{self, Group},
     ioctl, locked,
@@ -32,6 +33,7 @@ pub(super) struct Core {
     pub(super) mode: groups::Mode,
     pub(super) away: Vec<String>,
     pub(super) ledger: Ledger,
+    pub(super) commits: Commits,
     /// One change at a time.
     pub(super) serial: Mutex<()>,
     /// Temporary snapshots that are no rubbish.
@@ -111,10 +113,16 @@ impl Core {
         }))
     }
 
+    /// Makes what was done last, and what is charged known.
+    pub(super) fn committed(&self, root: &File, what: impl FnOnce() -> String) -> Result<()> {
+        self.commits
+            .share(|| ioctl::commit(root).inspect(|()| self.wake_cleaner()))
+            .during(what)
+    }
+
     /// Makes what was done last, and quotas right.
     pub(super) fn commit(&self, root: &File, what: impl FnOnce() -> String) -> Result<()> {
-        ioctl::commit(root).during(what)?;
-        self.wake_cleaner();
+        self.committed(root, what)?;
         match self.mode {
             groups::Mode::Full => groups::count_anew(root),
             _ => Ok(()),
@@ -124,7 +132,7 @@ impl Core {
     /// Has the kernel free the blocks of removed subvolumes now, not within half a minute.
     ///
     /// Its thread for that is woken by the one that commits, and that by a change of the label.
-    pub(super) fn wake_cleaner(&self) {
+    fn wake_cleaner(&self) {
         let label = groups::sysfs(&self.uuid).join("label");
         let rewritten = fs::read(&label).and_then(|mut text| {
             // Without a line end a write of nothing would be none.

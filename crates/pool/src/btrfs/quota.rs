@@ -165,9 +165,7 @@ impl Core {
     pub(super) fn usage(&self, id: &VolumeId) -> Result<Usage> {
         let root = self.root()?;
         let found = self.dataset(id)?;
-        // What is charged is known when the transaction is committed.
-        ioctl::commit(&root).during(|| format!("write dataset {id:?}"))?;
-        self.wake_cleaner();
+        self.committed(&root, || format!("write dataset {id:?}"))?;
         let survey = self.look_at(id)?;
         let charged = self.charged_now(found.group())?;
         let snapshots = match dataset::snapshots(&found.directory)?.is_empty() {
