@@ -6,7 +6,8 @@ use ipnet::IpNet;
 use network::{Bridge, Mac};
 use serde::{Deserialize, Serialize};
 use types::{
-    Config, ContainerId, Digest, HostConfig, SnapshotId, container::PortBinding, port::Port,
+    Config, ContainerId, Digest, HostConfig, IdRange, SnapshotId, container::PortBinding,
+    port::Port,
 };
 use volume::Volume;
 
@@ -36,8 +37,8 @@ pub struct Plan {
     pub share: Option<Share>,
 }
 
-/// A control group that containers are in together. Groups of different names get the same part
-/// of the processors when all want more than there is.
+/// A control group and a user namespace that containers are in together. Groups of different
+/// names get the same part of the processors when all want more than there is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Share {
     /// Unique on the node.
@@ -48,6 +49,16 @@ pub struct Share {
     pub nano_cpus: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,
+    /// The node's ids that stand for theirs; without them they have the node's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<IdRange>,
+}
+
+impl Plan {
+    /// The node's ids that stand for those of the container, if it has others than the node.
+    pub fn ids(&self) -> Option<IdRange> {
+        self.share.as_ref()?.ids
+    }
 }
 
 impl Share {

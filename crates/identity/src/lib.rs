@@ -13,7 +13,7 @@ mod record;
 mod token;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
@@ -23,7 +23,7 @@ use authority::PublicKey;
 use record::key;
 use store::{Guard, Store, Txn};
 use tokio::sync::watch;
-use types::{Error, Kind, Namespace, Result, Role, Time, TokenId, native, record::decode};
+use types::{Error, IdRange, Kind, Namespace, Result, Role, Time, TokenId, native, record::decode};
 
 pub use self::{
     audit::{Audit, AuditFilter},
@@ -182,6 +182,7 @@ impl Identities {
                 _ => {}
             }
         }
+        number_tenants(store.as_ref(), &mut tables.tenants).await?;
         for entry in store.list(key::AUTHORITIES).await?.entries {
             tables.authorities.push(Arc::new(decode(&entry.value)?));
         }
@@ -211,6 +212,35 @@ impl Identities {
     }
 }
 
+/// The lowest number that no tenant has.
+fn free_number(tenants: &BTreeMap<Namespace, TenantRecord>) -> Option<u32> {
+    let taken: HashSet<u32> = tenants.values().filter_map(|one| one.number).collect();
+    (0..IdRange::TENANTS).find(|number| !taken.contains(number))
+}
+
+/// Gives a number to the tenants of an earlier kraud.
+async fn number_tenants(
+    store: &dyn Store,
+    tenants: &mut BTreeMap<Namespace, TenantRecord>,
+) -> Result<()> {
+    let without = |one: &&TenantRecord| one.number.is_none();
+    let names: Vec<_> = tenants
+        .values()
+        .filter(without)
+        .map(|one| one.name.clone())
+        .collect();
+    for name in names {
+        let number = free_number(tenants);
+        let Some(tenant) = tenants.get_mut(&name) else {
+            continue;
+        };
+        tenant.number = number;
+        let txn = Txn::new().put_record(key::tenant(&name), tenant)?;
+        store.commit(txn).await?;
+    }
+    Ok(())
+}
+
 /// Tenants.
 impl Identities {
     /// All of them, by name.
@@ -233,11 +263,20 @@ impl Identities {
         if self.exists(name) {
             return Err(Error::conflict(format!("tenant {name} exists already")));
         }
+        let number = self
+            .read(|tables| free_number(&tables.tenants))
+            .ok_or_else(|| {
+                Error::conflict(format!(
+                    "there are as many tenants as there are ids for: {}",
+                    IdRange::TENANTS
+                ))
+            })?;
         let tenant = TenantRecord {
             name: name.clone(),
             created: Time::now(),
             removing: false,
             quota: native::Quota::default(),
+            number: Some(number),
         };
         let (record, created) = new_token(name, Role::Owner, "owner", None);
         let key = key::tenant(name);
@@ -251,6 +290,12 @@ impl Identities {
             tables.tokens.insert(record.id.clone(), Held::new(record));
         });
         Ok((tenant, created))
+    }
+
+    /// The machine's ids that a tenant's containers use; none of a namespace that is no tenant's.
+    pub fn ids(&self, name: &Namespace) -> Option<IdRange> {
+        self.read(|tables| tables.tenants.get(name)?.number)
+            .and_then(IdRange::of_tenant)
     }
 
     /// What a tenant may have; none of a namespace that is no tenant's.

@@ -21,10 +21,18 @@ pub struct TenantRecord {
     /// What it may have.
     #[serde(default, skip_serializing_if = "Quota::is_empty")]
     pub quota: Quota,
+    /// Whose ids its containers use: [`types::IdRange::of_tenant`]. No two tenants have the same.
+    /// Version 1 had none; [`crate::Identities::open`] gives one.
+    pub number: Option<u32>,
 }
 
 impl Record for TenantRecord {
     const NOUN: &'static str = "tenant";
+    const VERSION: u32 = 2;
+
+    fn upgrade(_: u32, value: serde_json::Value) -> types::Result<serde_json::Value> {
+        Ok(value)
+    }
 }
 
 /// A token. Its secret is not in it.
@@ -129,7 +137,11 @@ mod tests {
 
     #[test]
     fn stored_forms() {
-        check_golden::<TenantRecord>(&[include_bytes!("../golden/tenant.v1.json")]).unwrap();
+        check_golden::<TenantRecord>(&[
+            include_bytes!("../golden/tenant.v1.json"),
+            include_bytes!("../golden/tenant.v2.json"),
+        ])
+        .unwrap();
         check_golden::<TokenRecord>(&[include_bytes!("../golden/token.v1.json")]).unwrap();
         check_golden::<CertificateRecord>(&[include_bytes!("../golden/certificate.v1.json")])
             .unwrap();

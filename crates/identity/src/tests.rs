@@ -294,6 +294,31 @@ async fn tenants_that_close_are_let_in_no_more() {
 }
 
 #[tokio::test]
+async fn no_two_tenants_have_the_same_ids() {
+    let bench = Bench::new();
+    let identities = bench.open().await;
+    for tenant in ["a", "b", "c"] {
+        identities.tenant_create(&name(tenant)).await.unwrap();
+    }
+    let ids = |identities: &Identities, tenant| identities.ids(&name(tenant)).unwrap();
+    assert_eq!(ids(&identities, "b"), IdRange::of_tenant(1).unwrap());
+    identities.tenant_forget(&name("b")).await.unwrap();
+    assert_eq!(identities.ids(&name("b")), None);
+    identities.tenant_create(&name("d")).await.unwrap();
+    assert_eq!(ids(&identities, "d"), IdRange::of_tenant(1).unwrap());
+    // An earlier kraud's tenants get theirs at the first start.
+    let old = br#"{"v":1,"d":{"name":"old","created":"2026-01-02T03:04:05Z"}}"#;
+    let txn = Txn::new().put(key::tenant(&name("old")), old.to_vec());
+    bench.store.commit(txn).await.unwrap();
+    for _ in 0..2 {
+        let identities = bench.open().await;
+        assert_eq!(ids(&identities, "old"), IdRange::of_tenant(3).unwrap());
+        assert_eq!(ids(&identities, "c"), IdRange::of_tenant(2).unwrap());
+    }
+    assert_eq!(identities.ids(&Namespace::default()), None);
+}
+
+#[tokio::test]
 async fn servers_show_what_leads_to_every_authority() {
     let bench = Bench::new();
     let identities = bench.open().await;

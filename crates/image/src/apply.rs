@@ -29,6 +29,7 @@ use crate::{
     },
     headers::Move,
     names::{clean, split_last},
+    owners::Owners,
     tar::{Entry, Kind, Reader, Segment, Tap, bad},
 };
 
@@ -395,14 +396,32 @@ impl Applier {
         }
     }
 
-    fn owner(&self, entry: &Entry) -> (Option<Uid>, Option<Gid>) {
+    /// Through whose eyes the tree is seen.
+    fn owners(&self) -> Owners {
+        match self.purpose {
+            Purpose::Copy(options) => Owners(options.seen_by),
+            Purpose::Layer { .. } => Owners::default(),
+        }
+    }
+
+    fn owner(&self, entry: &Entry) -> io::Result<(Option<Uid>, Option<Gid>)> {
         let (uid, gid) = match self.purpose {
             Purpose::Copy(PutOptions {
                 owner: Some(owner), ..
             }) => owner,
             _ => (entry.uid, entry.gid),
         };
-        (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+        let owners = self.owners();
+        match (owners.to_kernel(uid), owners.to_kernel(gid)) {
+            (Some(uid), Some(gid)) => Ok((Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "{} belongs to {uid}:{gid}, and this namespace has ids up to 65535 only",
+                    lossy(&entry.path)
+                ),
+            )),
+        }
     }
 
     fn directory(&mut self, entry: &Entry, name: &[u8], place: Place) -> io::Result<()> {
@@ -454,9 +473,9 @@ impl Applier {
 
     /// Owner, attributes and mode, in the order in which none undoes another.
     fn finish_open(&self, fd: &OwnedFd, entry: &Entry) -> io::Result<()> {
-        let (uid, gid) = self.owner(entry);
+        let (uid, gid) = self.owner(entry)?;
         fchown(fd, uid, gid)?;
-        set_xattrs(entry, |name, value| {
+        set_xattrs(entry, self.owners(), |name, value| {
             fsetxattr(fd, path(name), value, XattrFlags::empty())
         })?;
         Ok(fchmod(fd, Mode::from_raw_mode(entry.mode))?)
@@ -482,10 +501,10 @@ impl Applier {
                 makedev(entry.device.0, entry.device.1),
             )?;
         }
-        let (uid, gid) = self.owner(entry);
+        let (uid, gid) = self.owner(entry)?;
         chownat(dir, path(name), uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
         let place = magic_child(dir, name);
-        set_xattrs(entry, |attribute, value| {
+        set_xattrs(entry, self.owners(), |attribute, value| {
             lsetxattr(&place, path(attribute), value, XattrFlags::empty())
         })?;
         if file_type != FileType::Symlink {
@@ -610,13 +629,17 @@ fn write_segment<R: io::BufRead, T: Tap>(
 }
 
 /// Sets attributes with `set`; those that the file system cannot keep are left out.
-fn set_xattrs(entry: &Entry, set: impl Fn(&[u8], &[u8]) -> Result<(), Errno>) -> io::Result<()> {
+fn set_xattrs(
+    entry: &Entry,
+    owners: Owners,
+    set: impl Fn(&[u8], &[u8]) -> Result<(), Errno>,
+) -> io::Result<()> {
     for (name, value) in &entry.xattrs {
         // Those would steer overlayfs itself.
         if name.starts_with(OVERLAY_XATTRS) {
             continue;
         }
-        match set(name, value) {
+        match set(name, &owners.attribute_to_kernel(name, value)) {
             Ok(()) => {}
             Err(Errno::NOTSUP | Errno::PERM) => {
                 tracing::debug!(path = %lossy(&entry.path), attribute = %lossy(name), "the attribute cannot be kept here");

@@ -12,7 +12,7 @@ use rustix::{
     fs::{AtFlags, FileType, OFlags, Stat, readlinkat, statat},
     io::Errno,
 };
-use types::{Error, Result, Time, error::ResultExt as _};
+use types::{Error, IdRange, Result, Time, error::ResultExt as _};
 
 use crate::{
     apply::Applier,
@@ -20,6 +20,7 @@ use crate::{
     input::decompress,
     layers::archive_error,
     names::{join_link, split_last},
+    owners::Owners,
     pack::{Packer, Rules},
     tar::Reader,
 };
@@ -48,6 +49,9 @@ pub struct PutOptions {
     pub no_overwrite_dir_non_dir: bool,
     /// Everything belongs to this user and group instead of those in the tar.
     pub owner: Option<(u32, u32)>,
+    /// The tree is seen through a user namespace with these ids, and the calling thread makes
+    /// files as its root.
+    pub seen_by: Option<IdRange>,
 }
 
 /// A path of a request: absolute, without `.` and `..`, and whether it asks for what is *in*
@@ -292,11 +296,18 @@ fn final_target(root: BorrowedFd<'_>, clean: &[u8]) -> Result<String> {
 
 /// Writes `path` as a tar, as `docker cp` wants it: a directory under its own name, or
 /// without one for `path/.`; a link as a link unless the path ends in a slash.
-pub fn get(root: BorrowedFd<'_>, path: &str, to: impl Write) -> Result<()> {
+/// With `seen_by` the tree is seen through a user namespace; the tar has its ids.
+pub fn get(
+    root: BorrowedFd<'_>,
+    path: &str,
+    seen_by: Option<IdRange>,
+    to: impl Write,
+) -> Result<()> {
     let wanted = Wanted::new(path)?;
     let stat = wanted.lstat(root)?;
     let packing = || format!("reading /{}", String::from_utf8_lossy(&wanted.clean));
-    let packer = Packer::new(io::BufWriter::with_capacity(256 * 1024, to), Rules::copy());
+    let rules = Rules::copy().owners(Owners(seen_by));
+    let packer = Packer::new(io::BufWriter::with_capacity(256 * 1024, to), rules);
     let packed = if kind(&stat) == FileType::Directory {
         let dir = open_in_root(root, &wanted.clean, OFlags::PATH | OFlags::DIRECTORY)
             .map_err(|errno| wanted.error(errno))?;
@@ -335,11 +346,12 @@ pub fn put(
     reader.drain().map_err(unpacking)
 }
 
-/// Writes everything in `root` as a tar, without what is mounted beneath it.
-pub fn export(root: BorrowedFd<'_>, to: impl Write) -> Result<()> {
+/// Writes everything in `root` as a tar, without what is mounted beneath it. With `seen_by` the
+/// tree is seen through a user namespace; the tar has its ids.
+pub fn export(root: BorrowedFd<'_>, seen_by: Option<IdRange>, to: impl Write) -> Result<()> {
     Packer::new(
         io::BufWriter::with_capacity(256 * 1024, to),
-        Rules::export(),
+        Rules::export().owners(Owners(seen_by)),
     )
     .tree(root, b".", b"")
     .and_then(Packer::finish)

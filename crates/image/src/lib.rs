@@ -19,6 +19,7 @@ mod input;
 mod layers;
 mod load;
 mod names;
+mod owners;
 mod pack;
 pub mod registry;
 mod rootfs;
@@ -29,7 +30,7 @@ pub use crate::{
     changes::{Change, ChangeKind},
     layers::{Ingested, LayerGuard, LayerMeta, LayerStore, TarStream, Trusted},
     load::{LoadFailed, Loaded, Progress, load},
-    rootfs::RootfsSpec,
+    rootfs::{RootfsSpec, Users},
     save::save,
 };
 

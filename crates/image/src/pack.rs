@@ -17,6 +17,7 @@ use rustix::{
 use crate::{
     changes::is_opaque,
     fsutil::{deeper, is_whiteout, kind, lstat, magic_child, names, open_child_dir, path},
+    owners::Owners,
     tar::{Header, Kind, Writer},
 };
 
@@ -29,6 +30,8 @@ pub(crate) struct Rules {
     cross_mounts: bool,
     /// Keep times below the second.
     nanoseconds: bool,
+    /// Through whose eyes the tree is seen.
+    owners: Owners,
 }
 
 impl Rules {
@@ -38,6 +41,7 @@ impl Rules {
             whiteouts: true,
             cross_mounts: false,
             nanoseconds: true,
+            owners: Owners::default(),
         }
     }
     /// `docker cp`.
@@ -46,6 +50,7 @@ impl Rules {
             whiteouts: false,
             cross_mounts: true,
             nanoseconds: true,
+            owners: Owners::default(),
         }
     }
     /// `docker export`.
@@ -54,7 +59,12 @@ impl Rules {
             whiteouts: false,
             cross_mounts: false,
             nanoseconds: true,
+            owners: Owners::default(),
         }
+    }
+    /// Of a tree that is seen through a user namespace.
+    pub(crate) fn owners(self, owners: Owners) -> Self {
+        Self { owners, ..self }
     }
 }
 
@@ -153,11 +163,17 @@ impl<W: Write> Packer<W> {
         let Some(kind) = entry_kind(stat) else {
             return Ok(());
         };
-        let mut header = header(as_path, kind, stat);
+        let mut header = self.header(as_path, kind, stat);
         if !self.rules.nanoseconds {
             header.mtime.1 = 0;
         }
         header.xattrs = xattrs(dir, name)?;
+        for (attribute, value) in &mut header.xattrs {
+            *value = self
+                .rules
+                .owners
+                .attribute_to_tar(attribute, std::mem::take(value));
+        }
         match kind {
             Kind::Directory => self.directory(dir, name, header),
             Kind::File => self.file(dir, name, header, stat),
@@ -173,13 +189,34 @@ impl<W: Write> Packer<W> {
         }
     }
 
+    fn header(&self, as_path: &[u8], kind: Kind, stat: &Stat) -> Header {
+        Header {
+            path: as_path.to_vec(),
+            link: Vec::new(),
+            kind,
+            mode: stat.st_mode & 0o7777,
+            uid: self.rules.owners.to_tar(stat.st_uid),
+            gid: self.rules.owners.to_tar(stat.st_gid),
+            mtime: (
+                stat.st_mtime,
+                u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+            ),
+            size: 0,
+            device: (
+                rustix::fs::major(stat.st_rdev),
+                rustix::fs::minor(stat.st_rdev),
+            ),
+            xattrs: Vec::new(),
+        }
+    }
+
     fn whiteout(&mut self, as_path: &[u8], stat: &Stat) -> io::Result<()> {
         let (parent, name) = crate::names::split_last(as_path);
         let place = crate::fsutil::join(parent, &[b".wh.", name].concat());
         self.tar.begin(&Header {
             size: 0,
             mode: 0,
-            ..header(&place, Kind::File, stat)
+            ..self.header(&place, Kind::File, stat)
         })
     }
 
@@ -272,27 +309,6 @@ impl<W: Write> Packer<W> {
             left -= count as u64;
         }
         Ok(())
-    }
-}
-
-fn header(as_path: &[u8], kind: Kind, stat: &Stat) -> Header {
-    Header {
-        path: as_path.to_vec(),
-        link: Vec::new(),
-        kind,
-        mode: stat.st_mode & 0o7777,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        mtime: (
-            stat.st_mtime,
-            u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
-        ),
-        size: 0,
-        device: (
-            rustix::fs::major(stat.st_rdev),
-            rustix::fs::minor(stat.st_rdev),
-        ),
-        xattrs: Vec::new(),
     }
 }
 

@@ -46,7 +46,7 @@ impl Root {
     /// The names in the tar of `path`.
     fn get(&self, path: &str) -> Result<Vec<String>> {
         let mut tar = Vec::new();
-        archive::get(self.open().as_fd(), path, &mut tar)?;
+        archive::get(self.open().as_fd(), path, None, &mut tar)?;
         Ok(names(&tar))
     }
     fn put(&self, path: &str, tar: &[u8], options: PutOptions) -> Result<()> {
@@ -151,7 +151,7 @@ fn gets() {
     assert_eq!(root.get("/").unwrap()[0], "/");
     assert_eq!(root.get("/nope").unwrap_err().kind, Kind::NotFound);
     let mut tar = Vec::new();
-    archive::export(root.open().as_fd(), &mut tar).unwrap();
+    archive::export(root.open().as_fd(), None, &mut tar).unwrap();
     assert_eq!(
         names(&tar),
         [
@@ -280,10 +280,10 @@ fn endless_nesting_is_an_error() {
 fn what_goes_in_comes_out() {
     let (one, two) = (root(), Root(tempfile::tempdir().unwrap()));
     let mut tar = Vec::new();
-    archive::export(one.open().as_fd(), &mut tar).unwrap();
+    archive::export(one.open().as_fd(), None, &mut tar).unwrap();
     two.put("/", &tar, PutOptions::default()).unwrap();
     assert_eq!(listing(two.path()), listing(one.path()));
     let mut again = Vec::new();
-    archive::export(two.open().as_fd(), &mut again).unwrap();
+    archive::export(two.open().as_fd(), None, &mut again).unwrap();
     assert!(again == tar);
 }

@@ -28,6 +28,7 @@ impl<'a> Root<'a> {
             work: path("work"),
             target: path("merged"),
             volatile,
+            users: None,
         }
     }
     fn new(layers: &'a Layers, tars: &[Vec<u8>]) -> Self {

@@ -39,6 +39,7 @@ use std::{
 use ipnet::IpNet;
 use tokio::{runtime::Handle, task::JoinSet};
 use types::{ContainerId, Error, Result, error::ResultExt as _};
+use userns::UserNamespace;
 
 pub use dns::{HostResolver, Known, Member, Names, Resolver};
 pub use model::{
@@ -119,8 +120,17 @@ impl Networks {
     /// Makes a network namespace, its loopback interface up, and returns the file that it is
     /// mounted on. One that exists stays.
     pub async fn create_sandbox(&self, id: &ContainerId) -> Result<PathBuf> {
+        self.create_sandbox_in(id, None).await
+    }
+
+    /// The same, with a user namespace that owns it; without one the machine's own does.
+    pub async fn create_sandbox_in(
+        &self,
+        id: &ContainerId,
+        owner: Option<Arc<UserNamespace>>,
+    ) -> Result<PathBuf> {
         let id = id.clone();
-        self.run(move |inner| inner.sandboxes.create(id.as_str()))
+        self.run(move |inner| inner.sandboxes.create(id.as_str(), owner.as_deref()))
             .await
     }
 

@@ -16,6 +16,7 @@ use rustix::{
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 use types::{ContainerId, Error, Result, error::ResultExt as _};
+use userns::UserNamespace;
 
 use crate::link::Links;
 
@@ -74,8 +75,9 @@ impl Sandboxes {
 
     /// Makes a sandbox with its loopback interface up; one that exists stays. Blocks.
     ///
-    /// IPv6 is off on all interfaces but loopback until an endpoint has an IPv6 address.
-    pub(crate) fn create(&self, id: &str) -> Result<PathBuf> {
+    /// IPv6 is off on all interfaces but loopback until an endpoint has an IPv6 address. A new
+    /// one belongs to `owner`, or to the machine's user namespace.
+    pub(crate) fn create(&self, id: &str, owner: Option<&UserNamespace>) -> Result<PathBuf> {
         let path = self.path(id);
         if self.exists(id) {
             return Ok(path);
@@ -87,7 +89,7 @@ impl Sandboxes {
             .truncate(false)
             .open(&path)
             .during(failed)?;
-        let made = on_own_thread(|| unshare_onto(&path).during(failed));
+        let made = on_own_thread(|| unshare_onto(&path, owner).during(failed));
         if made.is_err() {
             let _ = self.remove(id);
         }
@@ -135,8 +137,14 @@ pub(crate) fn enter(handle: impl AsFd) -> Result<()> {
 }
 
 /// Moves this thread into a new namespace, prepares it and mounts it at `path`.
-fn unshare_onto(path: &Path) -> io::Result<()> {
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+fn unshare_onto(path: &Path, owner: Option<&UserNamespace>) -> io::Result<()> {
+    match owner {
+        None => nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?,
+        Some(owner) => move_into_link_name_space(
+            owner.new_network()?.as_fd(),
+            Some(LinkNameSpaceType::Network),
+        )?,
+    }
     // The index of the loopback interface is 1 in every namespace.
     Links::open()?.set_up(1)?;
     write_sysctl("net.ipv6.conf.all.disable_ipv6", "1").or_else(absent)?;

@@ -99,7 +99,7 @@ fn settings(folder: &Path, instance: &str) -> Settings {
 /// A namespace behind a switch that the machine is connected to, too.
 fn make_outside(links: &Links, folder: &Path) -> PathBuf {
     let sandboxes = Sandboxes::open(&folder.join("outside")).unwrap();
-    let path = sandboxes.create("outside").unwrap();
+    let path = sandboxes.create("outside", None).unwrap();
     links
         .add_bridge("wan0", 0, Mac([2, 0, 0, 0, 0, 1]), None)
         .unwrap();

@@ -34,6 +34,9 @@ pub struct Stdio {
     pub stdin_once: bool,
     /// First size of the terminal: width and height in characters.
     pub console_size: Option<(u16, u16)>,
+    /// User and group of the host that own the pipes, so that the process can open them again
+    /// (/dev/stdout); `None` for root.
+    pub owner: Option<(u32, u32)>,
 }
 
 /// Where output is logged, in docker's json-file format.
@@ -248,6 +251,7 @@ impl Runtime {
             tty: stdio.tty,
             width,
             height,
+            owner: stdio.owner,
             stdin: match (stdio.open_stdin, stdio.stdin_once) {
                 (false, _) => proto::Stdin::None,
                 (true, true) => proto::Stdin::Once,

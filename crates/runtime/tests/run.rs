@@ -112,6 +112,7 @@ async fn terminal() {
         open_stdin: true,
         stdin_once: true,
         console_size: Some((91, 33)),
+        owner: None,
     };
     let mut attachment = container.start_attached().await;
     attachment
@@ -220,6 +221,7 @@ async fn exec_sessions() {
         open_stdin: true,
         stdin_once: true,
         console_size: Some((80, 25)),
+        owner: None,
     };
     let (exec, attachment) = container.exec(&["sh"], stdio).await.unwrap();
     let mut attachment = attachment.unwrap();

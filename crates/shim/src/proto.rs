@@ -41,6 +41,9 @@ pub struct Config {
     pub width: u16,
     /// See `width`.
     pub height: u16,
+    /// User and group that own its pipes; `None` for root.
+    #[serde(default)]
+    pub owner: Option<(u32, u32)>,
     /// What its standard input is.
     pub stdin: Stdin,
     /// Where its output is logged, if at all.

@@ -53,14 +53,14 @@ pub(crate) fn start(config: &Config, directory: &Path) -> io::Result<Child> {
         console.set_nonblocking(true)?;
         child.console = Some(console);
     } else {
-        let (read, write) = io::pipe()?;
+        let (read, write) = pipe(config)?;
         command.stdout(write);
         child.stdout = Some(nonblocking(read.into())?.into());
-        let (read, write) = io::pipe()?;
+        let (read, write) = pipe(config)?;
         command.stderr(write);
         child.stderr = Some(nonblocking(read.into())?.into());
         if config.stdin != Stdin::None {
-            let (read, write) = io::pipe()?;
+            let (read, write) = pipe(config)?;
             command.stdin(read);
             child.input = Input::new(Some(nonblocking(write.into())?));
         }
@@ -75,6 +75,15 @@ pub(crate) fn start(config: &Config, directory: &Path) -> io::Result<Child> {
         .map_err(|error| io::Error::new(error.kind(), format!("start {program}: {error}")))?;
     child.runtime = spawned.id().cast_signed();
     Ok(child)
+}
+
+/// A pipe that the process can open again by its name under /proc.
+fn pipe(config: &Config) -> io::Result<(io::PipeReader, io::PipeWriter)> {
+    let (read, write) = io::pipe()?;
+    if let Some((user, group)) = config.owner {
+        std::os::unix::fs::fchown(&read, Some(user), Some(group))?;
+    }
+    Ok((read, write))
 }
 
 fn nonblocking(descriptor: OwnedFd) -> io::Result<OwnedFd> {

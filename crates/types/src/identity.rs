@@ -140,6 +140,47 @@ impl fmt::Display for TokenId {
     }
 }
 
+/// User and group ids of the machine that stand for 0, 1, … in a tenant's containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct IdRange {
+    /// The one that is root's inside.
+    pub first: u32,
+    pub count: u32,
+}
+
+impl IdRange {
+    /// Ids of one tenant: all that 16 bits name, `nobody` (65534) included.
+    pub const EACH: u32 = 65_536;
+    /// The first id of all tenants, unless told otherwise. systemd leaves the ids from here up to
+    /// its foreign ones unused ("Users, Groups, UIDs and GIDs on systemd Systems").
+    pub const FIRST: u32 = 0x7000_0000;
+    /// How many tenants there is room for: up to systemd's foreign ids, 0x7FFE0000.
+    pub const TENANTS: u32 = 0x0FFE;
+
+    /// The ids of the tenant with this number.
+    pub fn of_tenant(number: u32) -> Option<Self> {
+        (number < Self::TENANTS).then(|| Self {
+            first: Self::FIRST + number * Self::EACH,
+            count: Self::EACH,
+        })
+    }
+
+    /// The machine's id of one inside; `None` where there is none.
+    pub fn outside(self, id: u32) -> Option<u32> {
+        (id < self.count).then(|| self.first + id)
+    }
+
+    /// The id inside of one of the machine's; what has none is seen as `nobody`, as the kernel
+    /// shows it.
+    pub fn inside(self, id: u32) -> u32 {
+        const NOBODY: u32 = 65_534;
+        match id.checked_sub(self.first) {
+            Some(inside) if inside < self.count => inside,
+            _ => NOBODY,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,5 +206,18 @@ mod tests {
         for bad in ["", "short", "ABCDEFGHIJKL", "abcdefghijkl1", "abcdef/../kl"] {
             assert!(bad.parse::<TokenId>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn ids_of_tenants() {
+        let last = IdRange::of_tenant(IdRange::TENANTS - 1).unwrap();
+        assert_eq!(last.first + last.count, 0x7FFE_0000);
+        assert_eq!(IdRange::of_tenant(IdRange::TENANTS), None);
+        let second = IdRange::of_tenant(1).unwrap();
+        assert_eq!(second.outside(0), Some(0x7001_0000));
+        assert_eq!(second.outside(65_536), None);
+        assert_eq!(second.inside(0x7001_0005), 5);
+        assert_eq!(second.inside(0x7000_FFFF), 65_534);
+        assert_eq!(second.inside(0), 65_534);
     }
 }

@@ -26,7 +26,7 @@ pub use error::{Error, Kind, Result};
 pub use event::{Event, EventActor};
 pub use filters::Filters;
 pub use id::{ContainerId, Digest, ExecId, NetworkId, NodeId, SnapshotId, VolumeId};
-pub use identity::{Access, Role, TokenId};
+pub use identity::{Access, IdRange, Role, TokenId};
 pub use name::{ContainerName, Namespace, NetworkName, PoolName, SnapshotName, VolumeName};
 pub use reference::Reference;
 pub use time::Time;

@@ -99,6 +99,7 @@ impl LocalAgent {
         for dir in [
             self.run_dir.join("plans"),
             self.run_dir.join("shm"),
+            self.run_dir.join("users"),
             self.data_dir.join("containers"),
         ] {
             dead.extend(listed(&dir)?);

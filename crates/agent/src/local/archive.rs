@@ -19,7 +19,7 @@ const PIPE: usize = 256 << 10;
 impl LocalAgent {
     pub(super) async fn stat_path(&self, plan: &Plan, path: &str) -> Result<PathStat> {
         let (agent, plan, path) = (self.clone(), plan.clone(), path.to_owned());
-        blocking(move || agent.with_root(&plan, |root| image::archive::stat(root, &path)))
+        blocking(move || agent.with_root(&plan, |root| image::archive::stat(root.fd, &path)))
             .await
             .map(path_stat)
     }
@@ -28,7 +28,9 @@ impl LocalAgent {
         let stat = self.stat_path(plan, path).await?;
         let (agent, plan, path) = (self.clone(), plan.clone(), path.to_owned());
         let reader = packed(move |writer| {
-            agent.with_root(&plan, |root| image::archive::get(root, &path, writer))
+            agent.with_root(&plan, |root| {
+                image::archive::get(root.fd, &path, root.seen_by, writer)
+            })
         });
         Ok((stat, reader))
     }
@@ -37,7 +39,9 @@ impl LocalAgent {
         let (agent, plan) = (self.clone(), plan.clone());
         // Volumes are not part of the root file system.
         Ok(packed(move |writer| {
-            agent.with_image_root(&plan, |root| image::archive::export(root, writer))
+            agent.with_image_root(&plan, |root| {
+                image::archive::export(root.fd, root.seen_by, writer)
+            })
         }))
     }
 
@@ -62,16 +66,17 @@ impl LocalAgent {
         blocking(move || {
             agent.with_root(&plan, |root| {
                 let owner = if copy_owner {
-                    owner(&plan, root)?
+                    owner(&plan, root.fd)?
                 } else {
                     None
                 };
                 let options = image::archive::PutOptions {
                     no_overwrite_dir_non_dir: strict,
                     owner,
+                    seen_by: root.seen_by,
                 };
                 let tar = SyncIoBridge::new_with_handle(tar, handle);
-                image::archive::put(root, &path, tar, options)
+                image::archive::put(root.fd, &path, tar, options)
             })
         })
         .await

@@ -49,7 +49,7 @@ impl LocalAgent {
             plan.user.clone()
         };
         let groups = container.host.group_add.clone().unwrap_or_default();
-        let merged = self.paths_of(id).merged;
+        let merged = self.root_of(&container);
         let user =
             tokio::task::spawn_blocking(move || runtime::user::resolve(&merged, &spec, &groups))
                 .await
@@ -74,6 +74,7 @@ impl LocalAgent {
             open_stdin: plan.stdin,
             stdin_once: true,
             console_size,
+            owner: container.ids().map(|ids| (ids.first, ids.first)),
         };
         Ok(ExecLaunch {
             exec: exec.clone(),

@@ -17,6 +17,12 @@ pub(super) struct Generated {
     pub(super) resolv_conf: PathBuf,
 }
 
+impl Generated {
+    pub(super) fn files_mut(&mut self) -> [&mut PathBuf; 3] {
+        [&mut self.hosts, &mut self.hostname, &mut self.resolv_conf]
+    }
+}
+
 /// Writes a small file as a whole.
 pub(super) fn write(path: &Path, content: &[u8]) -> Result<()> {
     fs::write(path, content).during(|| format!("writing {}", path.display()))

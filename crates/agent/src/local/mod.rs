@@ -7,6 +7,8 @@
 //! <run>/volumes/            mounts of block volumes
 //! <run>/plans/<id>.json     how a running container was started
 //! <run>/shm/<id>            /dev/shm of a container that shares it
+//! <run>/userns/             user namespaces (the crate `userns`)
+//! <run>/users/<id>/         what a container with users of its own reaches
 //! ```
 
 mod adopt;
@@ -23,6 +25,7 @@ mod root;
 mod start;
 mod streams;
 mod top;
+mod users;
 mod volumes;
 
 use std::{
@@ -41,6 +44,7 @@ use types::{
     error::ResultExt as _,
     stats::{InterfaceStats, Stats},
 };
+use userns::UserNamespaces;
 use volume::Volumes;
 
 use self::images::LocalImages;
@@ -80,6 +84,7 @@ pub struct Inner {
     networks: Networks,
     layers: Arc<LayerStore>,
     volumes: Volumes,
+    users: UserNamespaces,
     images: LocalImages,
     /// Plans of the containers that have been started and not released.
     live: Mutex<HashMap<ContainerId, Live>>,
@@ -109,6 +114,7 @@ impl LocalAgent {
             data_dir.join("containers"),
             run_dir.join("plans"),
             run_dir.join("shm"),
+            run_dir.join("users"),
         ] {
             std::fs::create_dir_all(&dir).during(|| format!("creating {}", dir.display()))?;
         }
@@ -118,6 +124,13 @@ impl LocalAgent {
             // Nobody listens at the very end.
             let _ = pressure.send(AgentEvent::Pressure(what));
         })?;
+        let users = UserNamespaces::open(&run_dir)?;
+        // Users of containers pass through these directories to their own, and see no other.
+        for dir in run_dir.join("users").ancestors().take(2) {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+            std::fs::set_permissions(dir, mode)
+                .during(|| format!("setting permissions of {}", dir.display()))?;
+        }
         let facts = info::Facts::gather(&data_dir, &runtime);
         Ok(Self(Arc::new(Inner {
             data_dir,
@@ -125,6 +138,7 @@ impl LocalAgent {
             runtime,
             networks,
             volumes,
+            users,
             layers: images.layers().clone(),
             images,
             live: Mutex::default(),
@@ -140,8 +154,12 @@ impl LocalAgent {
     fn state_dir(&self, id: &ContainerId) -> PathBuf {
         self.container_dir(id).join("state")
     }
-    fn shm_dir(&self, id: &ContainerId) -> PathBuf {
-        self.run_dir.join("shm").join(id.as_str())
+    /// Where a container keeps /dev/shm for others.
+    fn shm_dir(&self, plan: &Plan) -> PathBuf {
+        match plan.ids() {
+            Some(_) => self.users_dir(&plan.id).join("shm"),
+            None => self.run_dir.join("shm").join(plan.id.as_str()),
+        }
     }
     fn layer_path(&self) -> PathBuf {
         self.data_dir.join("layers")
@@ -401,8 +419,15 @@ impl NodeAgent for LocalAgent {
         .await
     }
     async fn share_remove(&self, share: &crate::plan::Share) -> Result<()> {
-        let group = self.share_group(share);
-        blocking(move || group.destroy().map_err(types::Error::from)).await
+        let (agent, share) = (self.clone(), share.clone());
+        blocking(move || {
+            agent.remove_users(&share)?;
+            agent
+                .share_group(&share)
+                .destroy()
+                .map_err(types::Error::from)
+        })
+        .await
     }
     async fn share_use(&self, share: &crate::plan::Share) -> Result<Option<crate::plan::ShareUse>> {
         let group = self.share_group(share);
@@ -427,11 +452,20 @@ impl NodeAgent for LocalAgent {
             .runtime
             .cgroups()
             .group(&self.runtime.settings().cgroup_parent);
-        blocking(move || group.destroy().map_err(types::Error::from)).await?;
+        let users = self.users.clone();
+        blocking(move || {
+            users.remove_all()?;
+            group.destroy().map_err(types::Error::from)
+        })
+        .await?;
         closed
     }
     async fn paths(&self, id: &ContainerId) -> Result<Paths> {
-        Ok(self.paths_of(id))
+        let mut paths = self.paths_of(id);
+        if let Some(plan) = self.live(id) {
+            paths.merged = self.root_of(&plan);
+        }
+        Ok(paths)
     }
     fn events(&self) -> Option<mpsc::UnboundedReceiver<AgentEvent>> {
         self.receiver

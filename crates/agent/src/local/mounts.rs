@@ -151,12 +151,12 @@ fn beneath(root: &Path, subpath: &str) -> Result<PathBuf> {
 }
 
 /// Memory that several containers share as /dev/shm.
-pub(super) fn mount_shm(dir: &Path, size: u64) -> Result<()> {
+pub(super) fn mount_shm(dir: &Path, size: u64, owner: u32) -> Result<()> {
     unmount_shm(dir)?;
     fs::create_dir_all(dir).during(|| format!("creating {}", dir.display()))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let options =
-        std::ffi::CString::new(format!("mode=1777,size={size}")).during(|| "mount options")?;
+    let options = std::ffi::CString::new(format!("mode=1777,size={size},uid={owner},gid={owner}"))
+        .during(|| "mount options")?;
     rustix::mount::mount("shm", dir, "tmpfs", flags, options.as_c_str())
         .during(|| format!("mounting {}", dir.display()))
 }

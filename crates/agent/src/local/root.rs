@@ -16,10 +16,18 @@ use rustix::{
     io::Errno,
     mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags},
 };
-use types::{Error, Result, error::ResultExt as _};
+use types::{Error, IdRange, Result, error::ResultExt as _};
 
 use super::LocalAgent;
 use crate::plan::Plan;
+
+/// A container's root directory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Root<'a> {
+    pub(super) fd: BorrowedFd<'a>,
+    /// The node's ids that owners have here, if they are not those on disk.
+    pub(super) seen_by: Option<IdRange>,
+}
 
 /// What is bound into a tree, and what keeps it attached.
 struct Source {
@@ -29,34 +37,59 @@ struct Source {
 }
 
 impl LocalAgent {
-    /// Calls `work` with the root directory of a container, its volumes in place. Blocking.
+    /// Calls `work` with the root directory of a container, its volumes in place, and with the
+    /// ids it is seen by if it is seen through a user namespace. Blocking.
     pub(super) fn with_root<T: Send>(
         &self,
         plan: &Plan,
-        work: impl FnOnce(BorrowedFd<'_>) -> Result<T> + Send,
+        work: impl FnOnce(Root<'_>) -> Result<T> + Send,
     ) -> Result<T> {
         if let Some(pid) = self.pid(&plan.id)
+            && let Some(live) = self.live(&plan.id)
             && let Ok(root) = File::open(format!("/proc/{pid}/root"))
         {
-            return work(root.as_fd());
+            return self.as_seen(&live, root.as_fd(), work);
         }
         self.in_private_mounts(plan, true, work)
     }
 
-    /// The same with the image's files alone. Blocking.
+    /// The same with the files of the image and what was written over them, without volumes.
+    /// Blocking.
     pub(super) fn with_image_root<T: Send>(
         &self,
         plan: &Plan,
-        work: impl FnOnce(BorrowedFd<'_>) -> Result<T> + Send,
+        work: impl FnOnce(Root<'_>) -> Result<T> + Send,
     ) -> Result<T> {
+        if self.pid(&plan.id).is_some()
+            && let Some(live) = self.live(&plan.id)
+            && let Ok(root) = open_root(&self.root_of(&live))
+        {
+            return self.as_seen(&live, root.as_fd(), work);
+        }
         self.in_private_mounts(plan, false, work)
+    }
+
+    /// Works on the tree of a running container, as its root if it has users of its own.
+    fn as_seen<T: Send>(
+        &self,
+        live: &Plan,
+        fd: BorrowedFd<'_>,
+        work: impl FnOnce(Root<'_>) -> Result<T> + Send,
+    ) -> Result<T> {
+        match self.namespace_of(live)? {
+            None => work(Root { fd, seen_by: None }),
+            Some(namespace) => namespace.as_root(|| {
+                let seen_by = Some(namespace.ids());
+                work(Root { fd, seen_by })
+            }),
+        }
     }
 
     fn in_private_mounts<T: Send>(
         &self,
         plan: &Plan,
         volumes: bool,
-        work: impl FnOnce(BorrowedFd<'_>) -> Result<T> + Send,
+        work: impl FnOnce(Root<'_>) -> Result<T> + Send,
     ) -> Result<T> {
         // Attached here, where everybody sees the mounts, and given back when all is done.
         let sources = if volumes {
@@ -72,7 +105,10 @@ impl LocalAgent {
                     rustix::mount::mount_change("/", private).during(|| "making mounts private")?;
                     self.hide_volumes(&sources);
                     let root = self.assemble(plan, &sources)?;
-                    work(root.as_fd())
+                    work(Root {
+                        fd: root.as_fd(),
+                        seen_by: None,
+                    })
                 })
                 .join()
         });
@@ -120,6 +156,7 @@ impl LocalAgent {
             work: paths.work,
             target: paths.merged.clone(),
             volatile: false,
+            users: None,
         };
         self.layers.mount_rootfs(&spec)?;
         let root = open_root(&paths.merged)?;

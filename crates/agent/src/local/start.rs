@@ -9,10 +9,11 @@ use std::{
 use network::Published;
 use runtime::{
     Launch, LogSettings, Stdio,
-    bundle::{self, BundleInput, Namespace, Shm},
+    bundle::{self, BundleInput, BundleMount, Namespace, Shm},
 };
 use serde::{Deserialize, Serialize};
 use types::{ContainerId, Error, Result, error::ResultExt as _};
+use userns::UserNamespace;
 
 use super::{
     Live, LocalAgent, blocking, files, limit_share,
@@ -94,9 +95,10 @@ impl LocalAgent {
         hold: bool,
     ) -> Result<Started, StartError> {
         self.prepare_share(plan).await?;
+        let users = self.prepare_namespace(plan).await?;
         let (rooted, connected, attached) = tokio::join!(
-            self.mount_root(plan),
-            self.connect(plan),
+            self.mount_root(plan, users.clone()),
+            self.connect(plan, users),
             self.attach_plan(plan)
         );
         let published = connected.map_err(|error| StartError {
@@ -112,6 +114,10 @@ impl LocalAgent {
             live.pid = started.pid;
         }
         self.watch(plan.id.clone());
+        if plan.ids().is_some() {
+            let (agent, plan) = (self.clone(), plan.clone());
+            blocking(move || agent.settle_users(&plan)).await?;
+        }
         Ok(Started {
             pid: started.pid,
             ports: port_map(&published),
@@ -119,14 +125,31 @@ impl LocalAgent {
         })
     }
 
-    async fn mount_root(&self, plan: &Plan) -> Result<()> {
+    /// The user namespace of a container, with a directory of its own that its users reach.
+    async fn prepare_namespace(&self, plan: &Plan) -> Result<Option<Arc<UserNamespace>>> {
+        if plan.ids().is_none() {
+            return Ok(None);
+        }
+        let (agent, plan) = (self.clone(), plan.clone());
+        blocking(move || {
+            agent.prepare_users(&plan)?;
+            agent.namespace_of(&plan)
+        })
+        .await
+    }
+
+    async fn mount_root(&self, plan: &Plan, users: Option<Arc<UserNamespace>>) -> Result<()> {
         let paths = self.paths_of(&plan.id);
         let spec = image::RootfsSpec {
             layers: plan.layers.clone(),
             upper: paths.upper,
             work: paths.work,
-            target: paths.merged,
+            target: self.root_of(plan),
             volatile: false,
+            users: users.map(|namespace| image::Users {
+                namespace,
+                scratch: self.users_dir(&plan.id).join("layers"),
+            }),
         };
         let layers = self.layers.clone();
         blocking(move || {
@@ -151,13 +174,17 @@ impl LocalAgent {
     }
 
     /// Makes the network namespace with its interfaces and publishes the ports.
-    async fn connect(&self, plan: &Plan) -> Result<Vec<Published>> {
+    async fn connect(
+        &self,
+        plan: &Plan,
+        owner: Option<Arc<UserNamespace>>,
+    ) -> Result<Vec<Published>> {
         let (endpoints, publish) = match &plan.network {
             SandboxPlan::Host | SandboxPlan::Container(_) => return Ok(Vec::new()),
             SandboxPlan::None => (&[][..], &[][..]),
             SandboxPlan::Own { endpoints, publish } => (endpoints.as_slice(), publish.as_slice()),
         };
-        self.networks.create_sandbox(&plan.id).await?;
+        self.networks.create_sandbox_in(&plan.id, owner).await?;
         for endpoint in links(endpoints)? {
             self.networks.attach(&plan.id, &endpoint).await?;
         }
@@ -178,17 +205,34 @@ impl LocalAgent {
 
     fn launch_blocking(&self, plan: &Plan, hold: bool) -> Result<Launch, StartError> {
         let paths = self.paths_of(&plan.id);
-        let generated = self.write_files(plan)?;
+        let mut generated = self.write_files(plan)?;
+        let root = self.root_of(plan);
         let user = runtime::user::resolve(
-            &paths.merged,
+            &root,
             &plan.config.user,
             plan.host.group_add.as_deref().unwrap_or_default(),
         )
         .map_err(|error| StartError::new(126, error.into()))?;
-        let mounts = self.bundle_mounts(plan)?;
+        let mut mounts = self.bundle_mounts(plan)?;
+        let mut shm = self.shm(plan)?;
         let devices = self.raw_devices(plan)?;
+        let users = self.namespace_of(plan)?;
+        let mut rules = Vec::new();
         let mut host = std::borrow::Cow::Borrowed(&plan.host);
-        if !devices.is_empty() {
+        if let Some(users) = &users {
+            mounts.extend(self.map_devices(plan, &devices)?);
+            rules = devices;
+            let sources = mounts.iter_mut().filter_map(BundleMount::source_mut);
+            let shared = match &mut shm {
+                Shm::Directory(dir) => Some(dir),
+                _ => None,
+            };
+            self.map_sources(
+                plan,
+                users,
+                sources.chain(generated.files_mut()).chain(shared),
+            )?;
+        } else if !devices.is_empty() {
             let known = &mut host.to_mut().resources.devices;
             known.get_or_insert_default().extend(devices);
         }
@@ -197,18 +241,20 @@ impl LocalAgent {
             id: &plan.id,
             config: &plan.config,
             host: &host,
-            rootfs: &paths.merged,
+            rootfs: &root,
             hostname: &tag,
             network: self.network_namespace(&plan.network, &plan.id)?,
             pid: self.namespace(&plan.pid, "pid")?,
             ipc: self.namespace(&plan.ipc, "ipc")?,
             uts: self.namespace(&plan.uts, "uts")?,
+            users: users.as_deref().map(UserNamespace::path),
+            bound_devices: &rules,
             user: &user,
             mounts: &mounts,
             hosts_file: Some(generated.hosts),
             hostname_file: Some(generated.hostname),
             resolv_conf: Some(generated.resolv_conf),
-            shm: self.shm(plan)?,
+            shm,
             extra_env: &[],
             cgroup_path: &self
                 .runtime
@@ -226,6 +272,7 @@ impl LocalAgent {
                 open_stdin: plan.config.open_stdin,
                 stdin_once: plan.config.stdin_once,
                 console_size: console_size(plan.host.console_size),
+                owner: plan.ids().map(|ids| (ids.first, ids.first)),
             },
             log: log_settings(plan, paths.log)?,
             state_dir: self.state_dir(&plan.id),
@@ -280,20 +327,21 @@ impl LocalAgent {
             NamespaceMode::None => Shm::None,
             NamespaceMode::Host => Shm::Directory("/dev/shm".into()),
             NamespaceMode::Shareable => {
-                let dir = self.shm_dir(&plan.id);
-                super::mounts::mount_shm(&dir, size)?;
+                let dir = self.shm_dir(plan);
+                let owner = plan.ids().map_or(0, |ids| ids.first);
+                super::mounts::mount_shm(&dir, size, owner)?;
                 Shm::Directory(dir)
             }
             NamespaceMode::Container(other) => {
                 let shared = self
                     .live(other)
-                    .is_some_and(|plan| plan.ipc == NamespaceMode::Shareable);
-                if !shared {
-                    return Err(Error::invalid(format!(
-                        "cannot join IPC of container {other}: it was not started with --ipc shareable"
-                    )));
-                }
-                Shm::Directory(self.shm_dir(other))
+                    .filter(|plan| plan.ipc == NamespaceMode::Shareable)
+                    .ok_or_else(|| {
+                        Error::invalid(format!(
+                            "cannot join IPC of container {other}: it was not started with --ipc shareable"
+                        ))
+                    })?;
+                Shm::Directory(self.shm_dir(&shared))
             }
         })
     }
@@ -321,10 +369,11 @@ impl LocalAgent {
     /// Gives back all that only a running container has.
     pub(super) async fn release_container(&self, id: &ContainerId) -> Result<()> {
         self.runtime.delete(id).await?;
+        let (agent, gone) = (self.clone(), id.clone());
         let (layers, merged, shm, file) = (
             self.layers.clone(),
             self.paths_of(id).merged,
-            self.shm_dir(id),
+            self.run_dir.join("shm").join(id.as_str()),
             self.plan_file(id),
         );
         let (volumes, owner) = (self.volumes.clone(), id.to_string());
@@ -333,6 +382,7 @@ impl LocalAgent {
             let detached = volumes.detach_all(&owner);
             layers.unmount_rootfs(&merged)?;
             super::mounts::unmount_shm(&shm)?;
+            agent.clear_users(&gone, &[])?;
             files::remove(&file)?;
             detached
         });

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    os::fd::{AsFd as _, BorrowedFd},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -20,6 +20,7 @@ use super::{
     LocalAgent,
     archive::{packed, path_stat},
     blocking,
+    root::Root,
 };
 use crate::{
     PathStat, Reader,
@@ -120,8 +121,8 @@ fn is_empty(dir: &Path) -> bool {
 }
 
 /// Copies the directory `target` of a root, its own owner and mode included.
-fn fill(root: BorrowedFd<'_>, target: &str, volume: &Path) -> Result<()> {
-    let stat = match image::archive::stat(root, target) {
+fn fill(root: Root<'_>, target: &str, volume: &Path) -> Result<()> {
+    let stat = match image::archive::stat(root.fd, target) {
         Ok(stat) => stat,
         Err(error) if error.kind == types::Kind::NotFound => return Ok(()),
         Err(error) => return Err(error),
@@ -135,12 +136,13 @@ fn fill(root: BorrowedFd<'_>, target: &str, volume: &Path) -> Result<()> {
 }
 
 /// Copies the content of `from` in `root` into `to`.
-fn copy_tree(root: BorrowedFd<'_>, from: &str, to: &Path) -> Result<()> {
+fn copy_tree(root: Root<'_>, from: &str, to: &Path) -> Result<()> {
     let into = fs::File::open(to).during(|| format!("opening {}", to.display()))?;
     let (reader, writer) = std::io::pipe().during(|| "making a pipe")?;
     std::thread::scope(|scope| {
         let from = format!("{}/.", from.trim_end_matches('/'));
-        let packing = scope.spawn(move || image::archive::get(root, &from, writer));
+        let packing =
+            scope.spawn(move || image::archive::get(root.fd, &from, root.seen_by, writer));
         let unpacked = image::archive::put(
             into.as_fd(),
             "/",
@@ -179,7 +181,11 @@ fn import(volumes: &Volumes, volume: &Volume, old: &Path) -> Result<()> {
         let used = volumes.use_for(volume, None, "import")?;
         clear(used.path())?;
         let root = fs::File::open(&content).during(|| format!("opening {}", content.display()))?;
-        copy_tree(root.as_fd(), "/", used.path())?;
+        let root = Root {
+            fd: root.as_fd(),
+            seen_by: None,
+        };
+        copy_tree(root, "/", used.path())?;
         let target =
             fs::File::open(used.path()).during(|| format!("opening {}", used.path().display()))?;
         rustix::fs::syncfs(&target).during(|| format!("writing out {}", used.path().display()))?;
@@ -421,7 +427,7 @@ impl NodeVolumes for LocalAgent {
             })
             .await?;
         let reader = packed(move |writer| {
-            let result = image::archive::get(root.as_fd(), &path, writer);
+            let result = image::archive::get(root.as_fd(), &path, None, writer);
             drop(root);
             drop(used);
             result

@@ -119,6 +119,7 @@ impl Engine {
             memory: quota.memory,
             nano_cpus: quota.cpus.map(|cpus| (cpus * 1e9) as u64),
             pids: Some(quota.pids.unwrap_or(Share::PIDS)),
+            ids: self.identities.ids(namespace),
         })
     }
 

@@ -18,7 +18,8 @@ pub(super) struct Devices {
     pub(super) rules: Vec<LinuxDeviceCgroup>,
 }
 
-pub(super) fn resolve(host: &HostConfig) -> Result<Devices> {
+/// `bound` get a rule and no node.
+pub(super) fn resolve(host: &HostConfig, bound: &[DeviceMapping]) -> Result<Devices> {
     if host.privileged {
         let mut nodes = Vec::new();
         collect(Path::new("/dev"), Path::new("/dev"), &mut nodes)?;
@@ -34,6 +35,11 @@ pub(super) fn resolve(host: &HostConfig) -> Result<Devices> {
     for mapping in host.resources.devices.iter().flatten() {
         add(mapping, &mut devices)?;
     }
+    let made = devices.nodes.len();
+    for mapping in bound {
+        add(mapping, &mut devices)?;
+    }
+    devices.nodes.truncate(made);
     for text in host.resources.device_cgroup_rules.iter().flatten() {
         devices.rules.push(parse_rule(text)?);
     }

@@ -11,7 +11,7 @@ mod resources;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Root, Spec};
-use types::{Config, ContainerId, HostConfig};
+use types::{Config, ContainerId, HostConfig, container::DeviceMapping};
 
 pub use self::{
     mounts::{BundleMount, MountKind, Shm},
@@ -52,6 +52,11 @@ pub struct BundleInput<'a> {
     pub pid: Namespace,
     pub ipc: Namespace,
     pub uts: Namespace,
+    /// The user namespace, mounted there; `None` for the host's. Owners on the root file system
+    /// and on the mounts' sources are seen through it already.
+    pub users: Option<&'a Path>,
+    /// Devices that come by a mount, and only have to be allowed.
+    pub bound_devices: &'a [DeviceMapping],
     /// From [`crate::user::resolve`].
     pub user: &'a ResolvedUser,
     /// Volumes, host directories and tmpfs, resolved; any order.
@@ -106,7 +111,7 @@ pub fn build(input: &BundleInput<'_>) -> Result<Spec> {
 
 fn linux(input: &BundleInput<'_>, security: &Security) -> Result<Linux> {
     let host = input.host;
-    let devices = devices::resolve(host)?;
+    let devices = devices::resolve(host, input.bound_devices)?;
     let mut linux = Linux::default();
     linux
         .set_cgroups_path(Some(input.cgroup_path.into()))
@@ -177,7 +182,12 @@ fn namespaces(input: &BundleInput<'_>) -> Vec<LinuxNamespace> {
         _ if input.cgroups.version() == 2 => Namespace::Private,
         _ => Namespace::Host,
     };
+    let users = match input.users {
+        Some(path) => Namespace::Path(path.to_owned()),
+        None => Namespace::Host,
+    };
     let all = [
+        (LinuxNamespaceType::User, &users),
         (LinuxNamespaceType::Mount, &Namespace::Private),
         (LinuxNamespaceType::Network, &input.network),
         (LinuxNamespaceType::Uts, &input.uts),
@@ -204,7 +214,9 @@ fn sysctls(input: &BundleInput<'_>) -> std::collections::HashMap<String, String>
     let mut sysctls = std::collections::HashMap::new();
     let shared =
         input.network == Namespace::Host || input.host.network_mode.starts_with("container:");
-    if !shared {
+    // In a user namespace the range of groups has ids that do not exist there: whoever made the
+    // network namespace has set both.
+    if !shared && input.users.is_none() {
         for (name, value) in [
             ("net.ipv4.ping_group_range", "0 2147483647"),
             ("net.ipv4.ip_unprivileged_port_start", "0"),

@@ -16,6 +16,16 @@ pub struct BundleMount {
     pub kind: MountKind,
 }
 
+impl BundleMount {
+    /// The host's path that it shows, if it is one.
+    pub fn source_mut(&mut self) -> Option<&mut PathBuf> {
+        match &mut self.kind {
+            MountKind::Bind { source, .. } => Some(source),
+            MountKind::Tmpfs { .. } => None,
+        }
+    }
+}
+
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MountKind {

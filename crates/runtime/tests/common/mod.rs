@@ -172,6 +172,8 @@ impl Container<'_> {
             pid: Namespace::Private,
             ipc: Namespace::Private,
             uts: Namespace::Private,
+            users: None,
+            bound_devices: &[],
             user: &runtime::user::resolve(&self.world.path().join("rootfs"), &config.user, &[])
                 .unwrap(),
             mounts: &self.mounts,
