@@ -101,6 +101,75 @@ test_the_machine_is_out_of_reach() {
     fails_in 'head -c 1 /proc/kcore'
 }
 
+# Root of a tenant is nobody on the machine, and on disk its files are root's all the same.
+test_users_of_their_own() {
+    tenant shop; image_for shop; local image=$IMG; tenant other; image_for other
+    as shop run -d --name web --ipc shareable -v data:/data "$IMG" sleep 1000 >/dev/null
+    as other run -d --name web "$IMG" sleep 1000 >/dev/null
+    id_of() { awk '/^Uid/ { print $2 }' "/proc/$(as "$1" inspect -f '{{.State.Pid}}' web)/status"; }
+    local first; first=$(id_of shop)
+    [ "$first" -ge 1879048192 ] || fail "root of a tenant is user $first of the machine"
+    ne "$first" "$(id_of other)"
+    eq "$(as shop exec web cat /proc/self/uid_map | tr -s ' ')" " 0 $first 65536"
+    as shop exec web sh -c 'id -u; adduser -D -u 1000 ada 2>/dev/null; mkdir /mine; for dir in /mine /data; do echo hi >$dir/file; chown 1000:1000 $dir/file; done; stat -c %u:%g /mine /mine/file /data /data/file /etc/hosts /dev/shm' >"$T/seen"
+    eq "$(tr '\n' ' ' <"$T/seen")" '0 0:0 1000:1000 0:0 1000:1000 0:0 0:0 '
+    # On disk: the same, seen by the operator and by another container of theirs.
+    local upper; upper=$KRAUD_TEST_DIR/data/containers/$(as shop inspect -f '{{.Id}}' web)/upper
+    eq "$(stat -c %u:%g "$upper/mine" "$upper/mine/file")" $'0:0\n1000:1000'
+    eq "$(KR_ACCESS_TOKEN= as shop run --rm -v data:/x:ro "$IMG" stat -c %u:%g /x/file)" 1000:1000
+    # Archives, of what runs and of what does not.
+    owners() { tar -tv --numeric-owner -f - | awk '{ print $2, $NF }' | sed 's|^\([^ ]*\) .*/|\1 |' | sort | tr '\n' ' '; }
+    mkdir "$T/in"; echo x >"$T/in/sent"; chown 7:8 "$T/in/sent"
+    local state; for state in runs ended; do
+        eq "$(as shop cp web:/mine - | owners)" '0/0  1000/1000 file '
+        eq "$(as shop cp web:/data/file - | owners)" '1000/1000 file '
+        has "$(as shop export web | tar -tv --numeric-owner -f - | tr -s ' ')" 'rw-r--r-- 1000/1000 3'
+        tar -C "$T/in" --numeric-owner -cf - sent | as shop cp -a - web:/mine
+        [ "$state" = ended ] || eq "$(as shop exec web stat -c %u:%g /mine/sent)" 7:8
+        eq "$(stat -c %u:%g "$upper/mine/sent")" 7:8
+        as shop cp "$T/in/sent" web:/data/copied; eq "$(as shop cp web:/data/copied - | owners)" '7/8 copied '
+        rm "$upper/mine/sent" 2>/dev/null || true
+        as shop stop -t 0 web >/dev/null
+    done
+    as shop start web >/dev/null
+    as shop commit web made >/dev/null
+    eq "$(as shop run --rm made stat -c %u:%g /mine /mine/file)" $'0:0\n1000:1000'
+    # Streams can be opened again, by any user; names, ping and low ports work.
+    eq "$(as shop run --rm -u 1000:1000 "$IMG" sh -c 'echo out >/dev/stdout; echo err >/dev/stderr; id -u' 2>&1 | sort | tr '\n' ' ')" '1000 err out '
+    eq "$(echo in | as shop run -i --rm -u 1000 "$IMG" sh -c 'cat /dev/stdin')" in
+    eq "$(as shop exec -u 1000 web sh -c 'echo out >/dev/stdout')" out
+    eq "$(as shop run --rm -t "$IMG" sh -c 'echo tty >/dev/tty; id -u' | tr -d '\r' | tr '\n' ' ')" 'tty 0 '
+    as shop run --rm "$IMG" ping -c 1 -W 2 127.0.0.1 >/dev/null
+    as shop run --rm -u 1000 "$IMG" httpd -p 80 -h /
+    # Pings without privileges; busybox does not know how.
+    eq "$(as shop run --rm "$IMG" cat /proc/sys/net/ipv4/ping_group_range)" $'0\t65535'
+    nsenter --net="$(as shop inspect -f '{{.NetworkSettings.SandboxKey}}' web)" python3 -c "import os, socket
+os.setgroups([]); os.setgid($first + 6); os.setuid($first + 5); socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)"
+    # They share with one another.
+    as shop exec web sh -c 'echo shared >/dev/shm/word'
+    eq "$(as shop run --rm --ipc container:web --pid container:web --network container:web "$IMG" sh -c 'cat /dev/shm/word; ps | grep -c "[s]leep 1000"; ip -o link | grep -c eth0')" $'shared\n1\n1'
+    as shop run --rm --ulimit nofile=512:1024 --ulimit core=0 --read-only --init --tmpfs /t:size=1m,uid=5 --sysctl net.core.somaxconn=99 "$IMG" \
+        sh -c '[ "$(ulimit -n)/$(cat /proc/sys/net/core/somaxconn)" = 512/99 ] && touch /t/x && ! touch /x 2>/dev/null'
+    # Block volumes, raw ones too: the node is theirs.
+    as shop volume create -d lv2 -o size=64M disk >/dev/null; as shop volume create -d lv2 -o size=64M -o fs=raw raw >/dev/null
+    eq "$(as shop run --rm -v disk:/disk -v raw:/raw "$IMG" sh -c 'touch /disk/x; stat -c %u /disk/x; node=$(ls /dev/volumes/*); echo hello | dd of=$node bs=512 conv=sync 2>/dev/null && head -c 5 $node')" $'0\nhello'
+    # A device that an archive brings opens nothing.
+    mkdir "$T/dev"; mknod "$T/dev/disk" b 7 0; mknod "$T/dev/mem" c 1 1
+    tar -C "$T/dev" -cf - disk mem | as shop cp - web:/mine
+    run as shop exec web head -c 1 /mine/disk; ne "$RC" 0; run as shop exec web head -c 1 /mine/mem; ne "$RC" 0
+    # The shim, kraud and the processes of others are out of sight and reach.
+    run as shop exec web sh -c "ls /proc/$(pgrep -n kraud-shim) 2>&1"; ne "$RC" 0
+    # What is not needed while it runs is not kept; nothing is kept afterwards.
+    local run; run=/run/kraud/instances/$(instance_of "$KRAUD_TEST_DIR/data")
+    eq "$(ls "$run/users/$(as shop inspect -f '{{.Id}}' web)" | tr '\n' ' ')" 'root shm '
+    eq "$(ls "$run/userns" | wc -l)" 2
+    # Nobody else of the machine gets to their files.
+    run setpriv --reuid 1234 --clear-groups ls "$run/users"; ne "$RC" 0
+    run setpriv --reuid 1234 --clear-groups ls "$run/users/$(as shop inspect -f '{{.Id}}' web)/root"; ne "$RC" 0
+    kraud tenant rm --force shop other >/dev/null
+    eq "$(ls "$run/users" "$run/userns" | grep -vc : || true)" 1
+}
+
 test_paths_that_lead_out() {
     tenant shop; image_for shop
     as shop run -d --name box -v data:/data "$IMG" sh -c 'ln -s /etc/shadow /link; ln -s ../../../../../../etc /data/up; ln -s / /data/root; sleep 1000' >/dev/null

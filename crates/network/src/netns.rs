@@ -151,7 +151,12 @@ fn unshare_onto(path: &Path, owner: Option<&UserNamespace>) -> io::Result<()> {
     write_sysctl("net.ipv6.conf.lo.disable_ipv6", "0").or_else(absent)?;
     // Docker's defaults: any port and ping without privileges, for the namespace is private.
     write_sysctl("net.ipv4.ip_unprivileged_port_start", "0")?;
-    write_sysctl("net.ipv4.ping_group_range", "0 2147483647")?;
+    // The kernel takes the groups as this thread sees them.
+    let groups = match owner.map(UserNamespace::ids) {
+        None => "0\t2147483647".to_owned(),
+        Some(ids) => format!("{}\t{}", ids.first, ids.first + (ids.count - 1)),
+    };
+    write_sysctl("net.ipv4.ping_group_range", &groups)?;
     mount_bind("/proc/thread-self/ns/net", path)?;
     Ok(())
 }

@@ -129,7 +129,7 @@ fn args(input: &BundleInput<'_>) -> Result<Vec<String>> {
         args.extend([INIT_PATH, "--"].map(str::to_owned));
     } else if input.host.init == Some(true) {
         return Err(Error::Invalid(
-            "the init binary for --init is missing: install tini-static".into(),
+            "the init binary for --init is missing: install tini".into(),
         ));
     }
     let before = args.len();
