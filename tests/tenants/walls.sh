@@ -22,6 +22,8 @@ test_what_is_not_offered() {
     refused --security-opt systempaths=unconfined "$IMG" true
     refused --sysctl kernel.msgmax=1 "$IMG" true
     refused --cgroup-parent /x "$IMG" true
+    refused --ulimit rtprio=50 "$IMG" true
+    refused --ulimit nice=30 "$IMG" true
     refused --runtime runc "$IMG" true
     refused --annotation run.oci.hooks=x "$IMG" true
     run as shop network create -d macvlan m; has "$ERR" 'is not offered'

@@ -9,7 +9,7 @@ use std::{
     process::Stdio as ProcessStdio,
 };
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{PosixRlimit, Process, Spec};
 use shim::proto::{self, files};
 use types::ContainerId;
 use types::ExecId;
@@ -201,6 +201,7 @@ impl Runtime {
             exit_file,
             exit_sync: true,
             oom_file: group.oom_file(),
+            limits: limits_of(launch.spec.process().as_ref()),
             ..self.shim_config(launch.stdio, launch.wait_attach)
         };
         write_json(&directory.join(files::CONFIG), &config)?;
@@ -226,6 +227,7 @@ impl Runtime {
         let config = proto::Config {
             argv,
             exit_file: directory.join(paths::EXIT_FILE),
+            limits: limits_of(Some(&launch.process)),
             ..self.shim_config(launch.stdio, launch.wait_attach)
         };
         write_json(&directory.join(files::CONFIG), &config)?;
@@ -261,6 +263,7 @@ impl Runtime {
             exit_file: PathBuf::new(),
             exit_sync: false,
             oom_file: None,
+            limits: Vec::new(),
             hide_mount: self.cgroups().mount_to_hide().map(Path::to_owned),
             wait_attach,
         }
@@ -313,6 +316,13 @@ fn log_config(log: LogSettings) -> proto::Log {
         max_file: log.max_file.max(1),
         attrs,
     }
+}
+
+/// The hard limits of a process.
+fn limits_of(process: Option<&Process>) -> Vec<(String, u64)> {
+    let limits = process.and_then(|process| process.rlimits().as_deref());
+    let named = |limit: &PosixRlimit| (limit.typ().to_string(), limit.hard());
+    limits.unwrap_or_default().iter().map(named).collect()
 }
 
 fn first_argument(process: Option<&Process>) -> String {

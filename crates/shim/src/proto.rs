@@ -54,6 +54,11 @@ pub struct Config {
     pub exit_sync: bool,
     /// The control group's file that counts OOM kills in a line `oom_kill N`.
     pub oom_file: Option<PathBuf>,
+    /// Limits of resources, by name (`RLIMIT_NOFILE`), that the process is to have: where its own
+    /// hard limit is lower, the OCI runtime gets this one. In a user namespace it could not raise
+    /// any.
+    #[serde(default)]
+    pub limits: Vec<(String, u64)>,
     /// A mount that the OCI runtime must not see.
     pub hide_mount: Option<PathBuf>,
     /// Output is not read before a first client has said hello for it, or 10 s have passed.

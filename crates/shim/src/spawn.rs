@@ -70,6 +70,16 @@ pub(crate) fn start(config: &Config, directory: &Path) -> io::Result<Child> {
         // SAFETY: the hook makes system calls only, on strings made before the fork.
         unsafe { command.pre_exec(move || sys::hide_mount(&parent, &target)) };
     }
+    let limits = sys::limits(&config.limits);
+    if !limits.is_empty() {
+        // SAFETY: the hook makes system calls only, on numbers made before the fork.
+        unsafe {
+            command.pre_exec(move || {
+                sys::raise_limits(&limits);
+                Ok(())
+            })
+        };
+    }
     let spawned = command
         .spawn()
         .map_err(|error| io::Error::new(error.kind(), format!("start {program}: {error}")))?;

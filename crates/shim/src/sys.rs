@@ -17,6 +17,7 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
     sys::{
+        resource::{Resource, getrlimit, setrlimit},
         signal::{SigSet, SigmaskHow, Signal, sigprocmask},
         signalfd::{SfdFlags, SignalFd},
         socket::{ControlMessageOwned, MsgFlags, recvmsg},
@@ -66,6 +67,45 @@ pub(crate) fn drain(signals: &OwnedFd) {
 /// The kernel shall rather kill anything else. Best effort: it needs a capability.
 pub(crate) fn protect_from_oom() {
     let _ = fs::write("/proc/self/oom_score_adj", "-999");
+}
+
+/// Limits with the kernel's numbers; what it does not know is left to the OCI runtime.
+pub(crate) fn limits(named: &[(String, u64)]) -> Vec<(Resource, u64)> {
+    let known = |(name, hard): &(String, u64)| {
+        let resource = match name.as_str() {
+            "RLIMIT_AS" => Resource::RLIMIT_AS,
+            "RLIMIT_CORE" => Resource::RLIMIT_CORE,
+            "RLIMIT_CPU" => Resource::RLIMIT_CPU,
+            "RLIMIT_DATA" => Resource::RLIMIT_DATA,
+            "RLIMIT_FSIZE" => Resource::RLIMIT_FSIZE,
+            "RLIMIT_LOCKS" => Resource::RLIMIT_LOCKS,
+            "RLIMIT_MEMLOCK" => Resource::RLIMIT_MEMLOCK,
+            "RLIMIT_MSGQUEUE" => Resource::RLIMIT_MSGQUEUE,
+            "RLIMIT_NICE" => Resource::RLIMIT_NICE,
+            "RLIMIT_NOFILE" => Resource::RLIMIT_NOFILE,
+            "RLIMIT_NPROC" => Resource::RLIMIT_NPROC,
+            "RLIMIT_RSS" => Resource::RLIMIT_RSS,
+            "RLIMIT_RTPRIO" => Resource::RLIMIT_RTPRIO,
+            "RLIMIT_RTTIME" => Resource::RLIMIT_RTTIME,
+            "RLIMIT_SIGPENDING" => Resource::RLIMIT_SIGPENDING,
+            "RLIMIT_STACK" => Resource::RLIMIT_STACK,
+            _ => return None,
+        };
+        Some((resource, *hard))
+    };
+    named.iter().filter_map(known).collect()
+}
+
+/// Between fork and exec: raises hard limits as far as this process may. Where it may not, the
+/// OCI runtime says so.
+pub(crate) fn raise_limits(limits: &[(Resource, u64)]) {
+    for (resource, hard) in limits {
+        if let Ok((soft, now)) = getrlimit(*resource)
+            && now < *hard
+        {
+            let _ = setrlimit(*resource, soft, *hard);
+        }
+    }
 }
 
 /// Between fork and exec: a mount namespace in which `target` is not mounted. Mount events

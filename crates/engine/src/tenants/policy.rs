@@ -242,6 +242,13 @@ pub(crate) fn resources(scope: &Scope, resources: &Resources) -> Result<()> {
         resources.oom_kill_disable == Some(true),
         "memory that the kernel never takes back (oom-kill-disable)",
     )?;
+    for limit in resources.ulimits.iter().flatten() {
+        // They let processes go before those of others.
+        refuse(
+            matches!(limit.name.as_str(), "nice" | "rtprio" | "rttime"),
+            &format!("the ulimit {}", limit.name),
+        )?;
+    }
     let of_devices = [
         &resources.blkio_device_read_bps,
         &resources.blkio_device_write_bps,
