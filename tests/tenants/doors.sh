@@ -128,7 +128,6 @@ test_tokens_end() {
     # A secret is nowhere on the disk, nor in the log.
     if grep -rqa "${token#kr_*_}" "$KRAUD_TEST_DIR/data/store.db"* "$KRAUD_TEST_DIR/kraud.log"; then fail 'a secret is kept'; fi
 }
-daemon_restart() { daemon_kill "$KRAUD_TEST_DIR"; daemon_start "$KRAUD_TEST_DIR"; KR_HOST=$(door); export KR_HOST; }
 
 test_audit() {
     tenant ledger

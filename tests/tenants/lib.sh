@@ -25,6 +25,8 @@ https() {
     BODY=$(curl -sk -X "$method" ${token:+-H "Authorization: Bearer $token"} -w '\n%{http_code}' "$@" "$KR_HOST$path")
     CODE=${BODY##*$'\n'} BODY=${BODY%$'\n'*}
 }
+# After a crash the door is elsewhere.
+daemon_restart() { daemon_kill "$KRAUD_TEST_DIR"; daemon_start "$KRAUD_TEST_DIR"; KR_HOST=$(door); export KR_HOST; }
 image_for() { as "$1" load -q -i "$(busybox_archive)" >/dev/null; }
 # What the tests made is gone after each.
 TENANTS=

@@ -292,3 +292,73 @@ test_quotas() {
     kraud tenant rm --force shop >/dev/null
     [ ! -e "$group" ] || fail "the control group of a tenant outlives it"
 }
+
+# What is written outside of volumes, and logs, have an end: in bytes and in files.
+test_disk() {
+    tenant shop; image_for shop
+    export KR_ACCESS_TOKEN=$TOKEN
+    used() { kra usage -o json | jq ".${1:-disk}"; }
+    ok kraud tenant quota shop disk=64M
+    as shop run -d --name box "$IMG" sleep 1000 >/dev/null
+    eq "$(kra usage -o json | jq .quota.disk)" 67108864
+    run as shop exec box dd if=/dev/zero of=/big bs=1M count=200; ne "$RC" 0; has "$ERR" 'uota exceeded'
+    sync; between "$(used)" 50000000 67108864
+    # Removing works when it is full, and makes room again.
+    ok as shop exec box rm /big
+    wait_until 20 as shop exec box dd if=/dev/zero of=/again bs=1M count=40 2>/dev/null
+    as shop exec box rm /again
+    # Files without content take room, too.
+    local before; before=$(df --output=iused "$KRAUD_TEST_DIR/data" | tail -n 1)
+    run as shop exec box sh -c 'mkdir /many && cd /many && i=0; while [ $i -lt 400 ]; do mkdir $i && (cd $i && seq 1000 | xargs touch) || exit 1; i=$((i+1)); done'; ne "$RC" 0; has "$ERR" 'uota exceeded'
+    [ "$(df --output=iused "$KRAUD_TEST_DIR/data" | tail -n 1)" -lt $((before + 10000)) ] || fail "files of a tenant take the machine's inodes"
+    # Full: a new container is refused with a reason or works; the old one can be removed.
+    run as shop create --name other "$IMG" true; [ "$RC" = 0 ] || has "$ERR" 'disk quota'
+    ok as shop rm -f box
+    wait_until 20 as shop run --rm "$IMG" sh -c 'dd if=/dev/zero of=/x bs=1M count=40 2>/dev/null'
+    # A log that would grow without an end: the container goes on, and what is logged stays whole.
+    as shop run -d --name chatty --log-opt max-size=-1 "$IMG" sh -c 'yes "$(seq 200 | tr -d "\n")" | head -c 150000000; echo done >/dev/shm/done; sleep 1000' >/dev/null
+    wait_until 60 as shop exec chatty test -e /dev/shm/done
+    [ "$(used)" -le 67108864 ] || fail "a log is larger than the quota: $(used)"
+    local log; log=$(as shop inspect -f '{{.LogPath}}' chatty)
+    [ "$(stat -c %s "$log")" -lt 67108864 ] || fail "the log has $(stat -c %s "$log") bytes"
+    tail -n 1 "$log" | jq -e .log >/dev/null || fail "the log ends with half a line"
+    as shop logs --tail 1 chatty >/dev/null 2>&1
+    as shop rm -f chatty other >/dev/null 2>&1 || true
+    # The operator's containers have nothing to do with it.
+    docker run --rm "$IMG" dd if=/dev/zero of=/x bs=1M count=80 2>/dev/null
+    # It goes on with the same files after kraud is killed.
+    wait_until 20 as shop run --name kept "$IMG" sh -c 'echo word >/word'
+    daemon_restart; kra setup docker --name shop >/dev/null 2>&1
+    eq "$(as shop cp kept:/word - | tar -xOf -)" word
+    ok as shop start -a kept
+    ok kraud tenant quota shop disk=none; eq "$(kra usage -o json | jq .quota.disk)" 10737418240
+    run kraud pool rm default; ne "$RC" 0; has "$ERR" 'files of containers of tenants: shop'
+}
+
+test_image_bytes() {
+    tenant shop; image_for shop
+    export KR_ACCESS_TOKEN=$TOKEN
+    used() { kra usage -o json | jq .images; }
+    local first; first=$(used); between "$first" 100000 20000000
+    mkdir "$T/tree"; dd if=/dev/urandom of="$T/tree/data" bs=1M count=8 2>/dev/null
+    tar -C "$T/tree" -cf "$T/big.tar" data
+    ok kraud tenant quota shop images=$((first + 4000000))
+    over() { ne "$RC" 0; has "$ERR$OUT" "the quota of shop is $((first + 4000000)) bytes of layers of images: $first are in use"; }
+    run as shop import "$T/big.tar" big; over
+    docker import "$T/big.tar" big >/dev/null; docker save big -o "$T/saved.tar"; docker rmi big >/dev/null
+    run as shop load -i "$T/saved.tar"; over
+    eq "$(used)" "$first"
+    # Layers that were refused are not kept.
+    eq "$(find "$KRAUD_TEST_DIR/data/layers" -name data -size +1M | wc -l)" 0
+    # Many empty files are not little.
+    mkdir "$T/many"; (cd "$T/many" && seq 3000 | xargs touch); tar -C "$T/many" -cf "$T/many.tar" .
+    run as shop import "$T/many.tar" many; over
+    as shop run --name writes "$IMG" dd if=/dev/urandom of=/data bs=1M count=8 2>/dev/null
+    run as shop commit writes made; over
+    as shop rm writes >/dev/null
+    # What is there already counts once.
+    image_for shop; as shop tag "$IMG" another; eq "$(used)" "$first"
+    ok kraud tenant quota shop images=none
+    as shop import "$T/big.tar" big >/dev/null; between "$(used)" $((first + 8000000)) $((first + 9000000))
+    as shop rmi big >/dev/null; eq "$(used)" "$first"
+}

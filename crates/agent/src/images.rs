@@ -23,7 +23,7 @@ use types::{
 };
 
 use crate::io::Reader;
-pub use image::Trusted;
+pub use image::Allowance;
 pub use image::registry::{Credentials, Inspection, Known, Progress, Pulled, headline};
 
 /// Keeps layers on a node from being removed.
@@ -139,6 +139,8 @@ pub trait NodeImages: Send + Sync + 'static {
     async fn layers_hold(&self, layers: &[Digest]) -> Result<Option<HoldId>>;
     /// What was held is recorded, or never will be. Idempotent.
     async fn layers_release(&self, hold: &HoldId) -> Result<()>;
+    /// What layers count for together, bytes; those that are not there count nothing.
+    async fn layers_charge(&self, layers: &[Digest]) -> Result<u64>;
     /// All layers of the node.
     async fn layers_list(&self) -> Result<Vec<Digest>>;
     /// Begins a removal: what is held now or from now on survives it.
@@ -148,12 +150,12 @@ pub trait NodeImages: Send + Sync + 'static {
     async fn sweep(&self, sweep: &SweepId, unneeded: &[Digest]) -> Result<u64>;
 
     /// Makes a layer of a tar (plain, gzip or zstd).
-    async fn layer_import(&self, tar: Reader) -> Result<MadeLayer>;
+    async fn layer_import(&self, tar: Reader, allowance: Allowance) -> Result<MadeLayer>;
     /// Unpacks an archive of images. `progress` misses what its reader is too slow for.
     async fn images_load(
         &self,
         archive: Reader,
-        trusted: Trusted,
+        allowance: Allowance,
         platform: Option<Platform>,
         progress: mpsc::Sender<LoadProgress>,
     ) -> Result<Unpacked, LoadError>;

@@ -303,8 +303,8 @@ pub trait NodeAgent: volumes::NodeVolumes {
     async fn share_limit(&self, share: &plan::Share) -> Result<()>;
     /// Removes the control group of a share that has no containers any more.
     async fn share_remove(&self, share: &plan::Share) -> Result<()>;
-    /// What the containers of a share take; `None` while none runs.
-    async fn share_use(&self, share: &plan::Share) -> Result<Option<plan::ShareUse>>;
+    /// What the containers of a share take.
+    async fn share_use(&self, share: &plan::Share) -> Result<plan::ShareUse>;
     /// Removes what the node has for all containers together: bridges, firewall rules,
     /// control groups. Only when no container runs; the next start makes them again.
     async fn tear_down(&self) -> Result<()>;

@@ -52,6 +52,17 @@ pub struct Share {
     /// The node's ids that stand for theirs; without them they have the node's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<IdRange>,
+    /// Where their files lie; without it among the node's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<ShareDisk>,
+}
+
+/// A place for what containers write and for their logs, with an end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShareDisk {
+    /// A volume of files that nobody else knows of.
+    pub volume: Volume,
+    pub bytes: u64,
 }
 
 impl Plan {
@@ -69,9 +80,11 @@ impl Share {
 /// What a share takes at a moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShareUse {
+    /// Bytes; none while nothing runs.
+    pub memory: Option<u64>,
+    pub pids: Option<u64>,
     /// Bytes.
-    pub memory: u64,
-    pub pids: u64,
+    pub disk: Option<u64>,
 }
 
 /// Where one of a container's namespaces comes from.

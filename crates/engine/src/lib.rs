@@ -180,6 +180,9 @@ impl Engine {
         engine
             .images
             .set_pins(Arc::new(images::Pins(Arc::downgrade(&engine.0))));
+        engine
+            .images
+            .set_limits(Arc::new(tenants::quota::Limits(Arc::downgrade(&engine.0))));
         engine.recover_tenants().await;
         let images = engine.images.clone();
         tokio::spawn(async move {

@@ -16,8 +16,8 @@ use std::{
 use agent::{
     NodeImages, Reader,
     images::{
-        Credentials, HoldId, Inspection, Known, LoadProgress, MadeLayer, Progress, PullEvent,
-        PullRequest, Pulled, PushRequest, Trusted, Unpacked, headline,
+        Allowance, Credentials, HoldId, Inspection, Known, LoadProgress, MadeLayer, Progress,
+        PullEvent, PullRequest, Pulled, PushRequest, Unpacked, headline,
     },
 };
 use catalog::{Catalog, Image, InUse, PruneFilter, Removal, Removed, imported};
@@ -32,6 +32,12 @@ use types::{
 pub trait LayerPins: Send + Sync + 'static {
     /// The layers in use now.
     async fn pinned(&self) -> Result<HashSet<Digest>>;
+}
+
+/// How much of images a namespace may have.
+pub trait ImageLimits: Send + Sync + 'static {
+    /// Bytes that the layers of its images may count for; `None` for no limit.
+    fn image_bytes(&self, ns: &Namespace) -> Option<u64>;
 }
 
 /// Takes a transfer's messages; called from any task, must not block.
@@ -77,12 +83,21 @@ impl Drop for Held {
     }
 }
 
+/// See [`Library::room_for`].
+type Counting = Option<tokio::sync::OwnedMutexGuard<()>>;
+
+/// What is counted, in messages.
+const IMAGES: &str = "bytes of layers of images";
+
 /// The library. Cheap to clone.
 #[derive(Clone)]
 pub struct Library {
     catalog: Catalog,
     node: Arc<dyn NodeImages>,
     pins: Arc<OnceLock<Arc<dyn LayerPins>>>,
+    limits: Arc<OnceLock<Arc<dyn ImageLimits>>>,
+    /// Held from a look at what a limited namespace has until there is more.
+    counting: Arc<Mutex<()>>,
     /// One sweep at a time.
     sweeping: Arc<Mutex<()>>,
 }
@@ -94,6 +109,8 @@ impl Library {
             catalog,
             node,
             pins: Arc::default(),
+            limits: Arc::default(),
+            counting: Arc::default(),
             sweeping: Arc::default(),
         }
     }
@@ -106,6 +123,60 @@ impl Library {
     /// Names who else needs layers; asked before any layer is removed. Only the first call counts.
     pub fn set_pins(&self, pins: Arc<dyn LayerPins>) {
         let _ = self.pins.set(pins);
+    }
+
+    /// Names who limits namespaces. Only the first call counts.
+    pub fn set_limits(&self, limits: Arc<dyn ImageLimits>) {
+        let _ = self.limits.set(limits);
+    }
+
+    fn limit(&self, ns: &Namespace) -> Option<u64> {
+        self.limits.get()?.image_bytes(ns)
+    }
+
+    /// The layers of a namespace's images.
+    async fn layers_of(&self, ns: &Namespace) -> Result<HashSet<Digest>> {
+        let index = self.catalog.index(ns).await?;
+        let layers = index.images.values().flat_map(|image| &image.layers);
+        Ok(layers.map(|layer| layer.diff_id.clone()).collect())
+    }
+
+    async fn charge_of(&self, layers: &HashSet<Digest>) -> Result<u64> {
+        let layers: Vec<Digest> = layers.iter().cloned().collect();
+        self.node.layers_charge(&layers).await
+    }
+
+    /// Bytes that a namespace's images count for, each layer once.
+    pub async fn charge(&self, ns: &Namespace) -> Result<u64> {
+        self.charge_of(&self.layers_of(ns).await?).await
+    }
+
+    /// Fails unless images, whose layers are on the node, are within the namespace's limit. Others
+    /// of limited namespaces wait until the guard goes.
+    async fn room_for(&self, ns: &Namespace, images: &[NewImage]) -> Result<Counting> {
+        let Some(limit) = self.limit(ns) else {
+            return Ok(None);
+        };
+        let counting = self.counting.clone().lock_owned().await;
+        let mut layers = self.layers_of(ns).await?;
+        let used = self.charge_of(&layers).await?;
+        layers.extend(
+            images
+                .iter()
+                .flat_map(|image| &image.layers)
+                .map(|layer| layer.diff_id.clone()),
+        );
+        let then = self.charge_of(&layers).await?;
+        crate::tenants::quota::fits(ns, IMAGES, limit, used, then.saturating_sub(used))?;
+        Ok(Some(counting))
+    }
+
+    /// Records an image, if it is within the namespace's limit.
+    async fn record(&self, ns: &Namespace, image: NewImage) -> Result<Arc<Image>> {
+        let counting = self.room_for(ns, std::slice::from_ref(&image)).await?;
+        let recorded = self.catalog.record(ns, image).await;
+        drop(counting);
+        recorded
     }
 
     fn held(&self, hold: HoldId) -> Held {
@@ -131,17 +202,26 @@ impl Library {
         Ok(hold.map(|hold| self.held(hold)))
     }
 
-    /// The layers that a namespace may use by digest alone. For a tenant these are its own
-    /// images': nobody gets at a layer, or learns that it is there, by naming it.
-    async fn trusted(&self, ns: &Namespace) -> Result<Trusted> {
+    /// The layers that a namespace may use by digest alone, and how much it may bring. For a
+    /// tenant the former are its own images': nobody gets at a layer, or learns that it is
+    /// there, by naming it.
+    async fn allowance(&self, ns: &Namespace) -> Result<Allowance> {
         if *ns == Namespace::default() {
-            return Ok(Trusted::All);
+            return Ok(Allowance::all());
         }
-        let index = self.catalog.index(ns).await?;
-        let layers = index.images.values().flat_map(|image| &image.layers);
-        Ok(Trusted::These(Arc::new(
-            layers.map(|layer| layer.diff_id.clone()).collect(),
-        )))
+        let layers = self.layers_of(ns).await?;
+        let Some(limit) = self.limit(ns) else {
+            return Ok(Allowance::of(layers));
+        };
+        let used = self.charge_of(&layers).await?;
+        let refusal = format!(
+            "the quota of {ns} is {limit} {IMAGES}: {used} are in use, and what comes is more than the rest"
+        );
+        Ok(Allowance::up_to(
+            layers,
+            limit.saturating_sub(used),
+            refusal,
+        ))
     }
 
     /// Loads a docker archive or OCI layout, compressed or not. On failure nothing is left.
@@ -157,10 +237,10 @@ impl Library {
         let (library, ns) = (self.clone(), ns.clone());
         let (sender, mut progress) = mpsc::channel(64);
         let whole = async move {
-            let trusted = library.trusted(&ns).await?;
+            let allowance = library.allowance(&ns).await?;
             match library
                 .node
-                .images_load(archive, trusted, platform, sender)
+                .images_load(archive, allowance, platform, sender)
                 .await
             {
                 Ok(Unpacked {
@@ -191,12 +271,14 @@ impl Library {
     }
 
     async fn record_loaded(&self, ns: &Namespace, images: Vec<NewImage>) -> Result<Vec<Loaded>> {
+        let counting = self.room_for(ns, &images).await?;
         let mut loaded = Vec::new();
         for image in images {
             let references = image.references.clone();
             let id = self.catalog.record(ns, image).await?.id.clone();
             loaded.push(Loaded { id, references });
         }
+        drop(counting);
         Ok(loaded)
     }
 
@@ -219,7 +301,8 @@ impl Library {
                 Some(platform) => platform,
                 None => library.node.platform().await?,
             };
-            let made = library.node.layer_import(tar).await?;
+            let allowance = library.allowance(&ns).await?;
+            let made = library.node.layer_import(tar, allowance).await?;
             let layer = made.layer.clone();
             let image = imported(layer, reference.as_ref(), &message, config, platform);
             library.record_made(&ns, made, image).await
@@ -262,7 +345,7 @@ impl Library {
                 "a layer of the image is not on the node any more",
             ));
         };
-        let recorded = self.catalog.record(ns, image).await;
+        let recorded = self.record(ns, image).await;
         held.release().await;
         recorded
     }
@@ -290,7 +373,7 @@ impl Library {
                 .into_iter()
                 .filter(|(one, _)| one.name() == repository)
                 .collect(),
-            layers: self.trusted(ns).await?,
+            allowance: self.allowance(ns).await?,
         };
         let mut pulling = self.node.images_pull(request).await?;
         let held = self.held(pulling.hold);
@@ -298,14 +381,25 @@ impl Library {
         while let Some(event) = pulling.events.recv().await {
             match event {
                 PullEvent::Progress(progress) => report(progress),
-                PullEvent::Image(image) => drop(self.catalog.record(ns, *image).await?),
+                PullEvent::Image(image) => {
+                    if let Err(error) = self.record(ns, *image).await {
+                        done = Err(error);
+                        break;
+                    }
+                }
                 PullEvent::Done(result) => {
                     done = result;
                     break;
                 }
             }
         }
+        drop(pulling.events);
         held.release().await;
+        // The operator's next try finds the layers that came; a tenant may not use what no image
+        // of its own has, so for it they would only take space that counts for nobody.
+        if done.is_err() && *ns != Namespace::default() {
+            self.collect_garbage().await?;
+        }
         done
     }
 

@@ -304,6 +304,22 @@ impl Engine {
                 volumes.join(", ")
             )));
         }
+        let tenants: Vec<String> = self
+            .identities
+            .tenants()
+            .iter()
+            .filter(|tenant| {
+                let disk = tenant.disk.as_ref();
+                disk.is_some_and(|disk| disk.pool == record.spec.name)
+            })
+            .map(|tenant| tenant.name.to_string())
+            .collect();
+        if !tenants.is_empty() {
+            return Err(Error::conflict(format!(
+                "pool {name} has the files of containers of tenants: {}; remove them first (kraud tenant rm)",
+                tenants.join(", ")
+            )));
+        }
         self.agent.pool_remove(&record.spec.name).await?;
         self.forget_pool(&record.spec.name).await
     }

@@ -23,12 +23,15 @@ use authority::PublicKey;
 use record::key;
 use store::{Guard, Store, Txn};
 use tokio::sync::watch;
-use types::{Error, IdRange, Kind, Namespace, Result, Role, Time, TokenId, native, record::decode};
+use types::{
+    Error, IdRange, Kind, Namespace, PoolName, Result, Role, Time, TokenId, VolumeId, native,
+    record::decode,
+};
 
 pub use self::{
     audit::{Audit, AuditFilter},
     authority::{ServerIdentity, certificates, fingerprint},
-    record::{AuthorityRecord, CertificateRecord, TenantRecord, TokenRecord},
+    record::{AuthorityRecord, CertificateRecord, Disk, TenantRecord, TokenRecord},
 };
 
 /// How often the last use of a token is written down.
@@ -254,10 +257,12 @@ impl Identities {
             || self.read(|tables| tables.tenants.contains_key(namespace))
     }
 
-    /// Makes a namespace, with a token for its owner.
+    /// Makes a namespace, with a token for its owner. The files of its containers will lie in a
+    /// dataset of `pool`.
     pub async fn tenant_create(
         &self,
         name: &Namespace,
+        pool: PoolName,
     ) -> Result<(TenantRecord, native::TokenCreated)> {
         let _changing = self.0.changing.lock().await;
         if self.exists(name) {
@@ -277,6 +282,10 @@ impl Identities {
             removing: false,
             quota: native::Quota::default(),
             number: Some(number),
+            disk: Some(Disk {
+                dataset: VolumeId::random(),
+                pool,
+            }),
         };
         let (record, created) = new_token(name, Role::Owner, "owner", None);
         let key = key::tenant(name);
@@ -298,6 +307,38 @@ impl Identities {
             .and_then(IdRange::of_tenant)
     }
 
+    /// Where the files of a tenant's containers lie.
+    pub fn disk(&self, name: &Namespace) -> Option<Disk> {
+        self.read(|tables| tables.tenants.get(name)?.disk.clone())
+    }
+
+    /// Gives a tenant of an earlier kraud a place for the files of its containers.
+    pub async fn tenant_disk(&self, name: &Namespace, pool: PoolName) -> Result<()> {
+        self.tenant_change(name, |tenant| {
+            tenant.disk.get_or_insert_with(|| Disk {
+                dataset: VolumeId::random(),
+                pool,
+            });
+        })
+        .await
+    }
+
+    async fn tenant_change(
+        &self,
+        name: &Namespace,
+        change: impl FnOnce(&mut TenantRecord),
+    ) -> Result<()> {
+        let _changing = self.0.changing.lock().await;
+        let mut tenant = self
+            .read(|tables| tables.tenants.get(name).cloned())
+            .ok_or_else(|| Error::not_found(format!("no such tenant: {name}")))?;
+        change(&mut tenant);
+        let txn = Txn::new().put_record(key::tenant(name), &tenant)?;
+        self.0.store.commit(txn).await?;
+        self.write(|tables| tables.tenants.insert(name.clone(), tenant));
+        Ok(())
+    }
+
     /// What a tenant may have; none of a namespace that is no tenant's.
     pub fn quota(&self, name: &Namespace) -> Option<native::Quota> {
         self.read(|tables| tables.tenants.get(name).map(|tenant| tenant.quota.clone()))
@@ -305,15 +346,8 @@ impl Identities {
 
     /// Sets what a tenant may have.
     pub async fn quota_set(&self, name: &Namespace, quota: native::Quota) -> Result<()> {
-        let _changing = self.0.changing.lock().await;
-        let mut tenant = self
-            .read(|tables| tables.tenants.get(name).cloned())
-            .ok_or_else(|| Error::not_found(format!("no such tenant: {name}")))?;
-        tenant.quota = quota;
-        let txn = Txn::new().put_record(key::tenant(name), &tenant)?;
-        self.0.store.commit(txn).await?;
-        self.write(|tables| tables.tenants.insert(name.clone(), tenant));
-        Ok(())
+        self.tenant_change(name, |tenant| tenant.quota = quota)
+            .await
     }
 
     /// Lets nobody of the tenant in any more: the first step of its removal.

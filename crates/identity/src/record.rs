@@ -8,7 +8,7 @@
 //! | `pki/authorities/<number>` | [`AuthorityRecord`] |
 
 use serde::{Deserialize, Serialize};
-use types::{Namespace, Role, Time, TokenId, native::Quota, record::Record};
+use types::{Namespace, PoolName, Role, Time, TokenId, VolumeId, native::Quota, record::Record};
 
 /// A namespace that was made for somebody.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,16 @@ pub struct TenantRecord {
     /// Whose ids its containers use: [`types::IdRange::of_tenant`]. No two tenants have the same.
     /// Version 1 had none; [`crate::Identities::open`] gives one.
     pub number: Option<u32>,
+    /// Where the files of its containers lie. Version 1 had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Disk>,
+}
+
+/// A dataset on a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    pub dataset: VolumeId,
+    pub pool: PoolName,
 }
 
 impl Record for TenantRecord {

@@ -64,12 +64,15 @@ fn der(certificate: &native::Certificate) -> Vec<u8> {
 async fn tokens_come_and_go() {
     let bench = Bench::new();
     let identities = bench.open().await;
-    let (_, owner) = identities.tenant_create(&name("shop")).await.unwrap();
+    let (_, owner) = identities
+        .tenant_create(&name("shop"), PoolName::default())
+        .await
+        .unwrap();
     let caller = identities.by_token(&owner.secret).unwrap();
     assert_eq!((caller.namespace, caller.role), (name("shop"), Role::Owner));
     assert_eq!(
         identities
-            .tenant_create(&name("shop"))
+            .tenant_create(&name("shop"), PoolName::default())
             .await
             .unwrap_err()
             .kind,
@@ -77,7 +80,7 @@ async fn tokens_come_and_go() {
     );
     assert_eq!(
         identities
-            .tenant_create(&Namespace::default())
+            .tenant_create(&Namespace::default(), PoolName::default())
             .await
             .unwrap_err()
             .kind,
@@ -129,7 +132,10 @@ async fn tokens_come_and_go() {
 async fn what_is_no_token() {
     let bench = Bench::new();
     let identities = bench.open().await;
-    let (_, owner) = identities.tenant_create(&name("shop")).await.unwrap();
+    let (_, owner) = identities
+        .tenant_create(&name("shop"), PoolName::default())
+        .await
+        .unwrap();
     let mut wrong = owner.secret.clone();
     let last = if wrong.ends_with('a') { 'b' } else { 'a' };
     wrong.pop();
@@ -158,7 +164,10 @@ async fn what_is_no_token() {
 async fn tokens_expire() {
     let bench = Bench::new();
     let identities = bench.open().await;
-    identities.tenant_create(&name("shop")).await.unwrap();
+    identities
+        .tenant_create(&name("shop"), PoolName::default())
+        .await
+        .unwrap();
     let soon = Time::from_unix_nanos(i128::from(Time::now().unix_nanos()) + 300_000_000);
     let token = identities
         .token_create(
@@ -187,7 +196,10 @@ async fn tokens_expire() {
 async fn roles_and_namespaces_fit() {
     let bench = Bench::new();
     let identities = bench.open().await;
-    identities.tenant_create(&name("shop")).await.unwrap();
+    identities
+        .tenant_create(&name("shop"), PoolName::default())
+        .await
+        .unwrap();
     let kind = |result: Result<native::TokenCreated>| result.map_err(|error| error.kind).err();
     let own = Namespace::default();
     for (namespace, role, wrong) in [
@@ -210,7 +222,10 @@ async fn roles_and_namespaces_fit() {
 async fn certificates_have_the_rights_of_their_token() {
     let bench = Bench::new();
     let identities = bench.open().await;
-    let (_, owner) = identities.tenant_create(&name("shop")).await.unwrap();
+    let (_, owner) = identities
+        .tenant_create(&name("shop"), PoolName::default())
+        .await
+        .unwrap();
     let made = certified(&identities, &owner.secret).await;
     let key = KeyPair::generate().unwrap();
     let by = bench.open().await.by_certificate(&der(&made)).unwrap();
@@ -243,7 +258,10 @@ async fn certificates_have_the_rights_of_their_token() {
             .await
             .is_err()
     );
-    let (_, owner) = identities.tenant_create(&name("other")).await.unwrap();
+    let (_, owner) = identities
+        .tenant_create(&name("other"), PoolName::default())
+        .await
+        .unwrap();
     let caller = identities.by_token(&owner.secret).unwrap();
     for seconds in [0, 60, 400 * 86_400] {
         let wanted = native::CertificateCreate {
@@ -263,8 +281,14 @@ async fn certificates_have_the_rights_of_their_token() {
 async fn tenants_that_close_are_let_in_no_more() {
     let bench = Bench::new();
     let identities = bench.open().await;
-    let (_, owner) = identities.tenant_create(&name("shop")).await.unwrap();
-    let (_, other) = identities.tenant_create(&name("other")).await.unwrap();
+    let (_, owner) = identities
+        .tenant_create(&name("shop"), PoolName::default())
+        .await
+        .unwrap();
+    let (_, other) = identities
+        .tenant_create(&name("other"), PoolName::default())
+        .await
+        .unwrap();
     let made = certified(&identities, &owner.secret).await;
     identities.tenant_close(&name("shop")).await.unwrap();
     assert_eq!(
@@ -298,13 +322,19 @@ async fn no_two_tenants_have_the_same_ids() {
     let bench = Bench::new();
     let identities = bench.open().await;
     for tenant in ["a", "b", "c"] {
-        identities.tenant_create(&name(tenant)).await.unwrap();
+        identities
+            .tenant_create(&name(tenant), PoolName::default())
+            .await
+            .unwrap();
     }
     let ids = |identities: &Identities, tenant| identities.ids(&name(tenant)).unwrap();
     assert_eq!(ids(&identities, "b"), IdRange::of_tenant(1).unwrap());
     identities.tenant_forget(&name("b")).await.unwrap();
     assert_eq!(identities.ids(&name("b")), None);
-    identities.tenant_create(&name("d")).await.unwrap();
+    identities
+        .tenant_create(&name("d"), PoolName::default())
+        .await
+        .unwrap();
     assert_eq!(ids(&identities, "d"), IdRange::of_tenant(1).unwrap());
     // An earlier kraud's tenants get theirs at the first start.
     let old = br#"{"v":1,"d":{"name":"old","created":"2026-01-02T03:04:05Z"}}"#;

@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let begin = Instant::now();
         let loaded = image::load(
             &layers,
-            image::Trusted::default(),
+            image::Allowance::default(),
             File::open(&path)?,
             None,
             Arc::new(|_, _| {}),

@@ -7,6 +7,7 @@
 //! [`crate::headers`]), and a copy into an existing tree.
 
 use std::{
+    cell::Cell,
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
@@ -22,6 +23,7 @@ use rustix::{
 };
 
 use crate::{
+    allowance::{Allowance, charge_of},
     archive::PutOptions,
     fsutil::{
         content_size, is_whiteout, join, kind, lstat, magic_child, magic_path, open_beneath,
@@ -79,6 +81,9 @@ pub(crate) struct Applier {
     base: Vec<u8>,
     purpose: Purpose,
     parent: Option<Parent>,
+    /// How much may come, and what came, in the bytes of [`charge_of`].
+    allowance: Allowance,
+    charge: Cell<u64>,
     /// Set at the end: unpacking into a directory changes its time.
     directory_times: Vec<(Vec<u8>, (i64, u32))>,
 }
@@ -86,7 +91,19 @@ pub(crate) struct Applier {
 /// What an unpacked layer came to.
 pub(crate) struct Applied {
     pub size: u64,
+    pub charge: u64,
     pub moves: Vec<Move>,
+}
+
+/// Bytes of content that an entry brings.
+fn content_of(entry: &Entry) -> u64 {
+    match (&entry.kind, &entry.segments) {
+        (Kind::File, Some(segments)) => segments
+            .iter()
+            .fold(0, |sum, segment| sum.saturating_add(segment.length)),
+        (Kind::File, None) => entry.size,
+        _ => 0,
+    }
 }
 
 fn lossy(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
@@ -106,7 +123,7 @@ fn timestamps((seconds, nanos): (i64, u32)) -> Timestamps {
 
 impl Applier {
     /// Unpacks a layer into the empty directory `root`, putting aside into `aside`.
-    pub(crate) fn layer(root: OwnedFd, aside: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn layer(root: OwnedFd, aside: OwnedFd, allowance: Allowance) -> io::Result<Self> {
         use std::os::unix::ffi::OsStringExt as _;
         let root_path = real_path(&root)?.into_os_string().into_vec();
         let purpose = Purpose::Layer {
@@ -120,6 +137,8 @@ impl Applier {
             base: Vec::new(),
             purpose,
             parent: None,
+            allowance,
+            charge: Cell::new(0),
             directory_times: Vec::new(),
         })
     }
@@ -131,6 +150,8 @@ impl Applier {
             base,
             purpose: Purpose::Copy(options),
             parent: None,
+            allowance: Allowance::default(),
+            charge: Cell::new(0),
             directory_times: Vec::new(),
         }
     }
@@ -142,20 +163,26 @@ impl Applier {
     ) -> io::Result<Applied> {
         while let Some(entry) = reader.next_entry()? {
             self.apply(&entry, reader).map_err(|error| {
-                // The end of the archive is no fault of the entry.
-                if error.kind() == io::ErrorKind::UnexpectedEof {
+                // The end of the archive, or of what may come, is no fault of the entry.
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::QuotaExceeded
+                ) {
                     return error;
                 }
                 io::Error::new(error.kind(), format!("{}: {error}", lossy(&entry.path)))
             })?;
         }
         self.set_directory_times()?;
-        Ok(match self.purpose {
-            Purpose::Layer { moves, size, .. } => Applied { size, moves },
-            Purpose::Copy(_) => Applied {
-                size: 0,
-                moves: Vec::new(),
-            },
+        let charge = self.charge.get();
+        let (size, moves) = match self.purpose {
+            Purpose::Layer { moves, size, .. } => (size, moves),
+            Purpose::Copy(_) => (0, Vec::new()),
+        };
+        Ok(Applied {
+            size,
+            charge,
+            moves,
         })
     }
 
@@ -190,6 +217,7 @@ impl Applier {
             // Left-overs of AUFS that mean nothing to anybody else.
             return Ok(());
         }
+        self.charge(content_of(entry))?;
         self.open_parent(dir)?;
         if self.is_layer() && name.starts_with(WHITEOUT) {
             return self.whiteout(name);
@@ -203,6 +231,12 @@ impl Applier {
             Kind::File => self.file(entry, name, reader),
             _ => self.special(entry, name),
         }
+    }
+
+    fn charge(&self, content: u64) -> io::Result<()> {
+        let bytes = charge_of(content);
+        self.charge.set(self.charge.get().saturating_add(bytes));
+        self.allowance.take(bytes)
     }
 
     fn parent(&self) -> io::Result<&Parent> {
@@ -281,7 +315,10 @@ impl Applier {
             );
             fd = match direct {
                 Ok(next) => next,
-                Err(Errno::NOENT) => self.make_dir(&fd, part, Place::Free)?,
+                Err(Errno::NOENT) => {
+                    self.charge(0)?;
+                    self.make_dir(&fd, part, Place::Free)?
+                }
                 Err(Errno::NOTDIR | Errno::LOOP)
                     if self.is_layer()
                         && lstat(&fd, part)?.is_some_and(|stat| is_whiteout(&stat)) =>

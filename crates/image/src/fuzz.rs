@@ -46,7 +46,7 @@ pub fn load(scratch: &Path, data: &[u8]) {
     };
     let mut spool = Spool::new(
         store.clone(),
-        crate::Trusted::default(),
+        crate::Allowance::default(),
         Arc::new(|_, _| {}),
     );
     if spool.read(&mut &*data).is_ok() {

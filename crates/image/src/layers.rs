@@ -25,6 +25,7 @@ use sha2::{Digest as _, Sha256};
 use types::{Digest, Error, Kind, Result, error::ResultExt as _, record};
 
 use crate::{
+    allowance::Allowance,
     apply::{Applied, Applier},
     durable::{Durability, Standing},
     fsutil::{names, open_child_dir, open_dir, remove_tree},
@@ -48,6 +49,8 @@ pub struct LayerMeta {
     pub size: u64,
     /// Bytes of the uncompressed tar.
     pub tar_size: u64,
+    /// Bytes that it counts for: each file, directory and link in whole blocks of 4096 bytes.
+    pub charge: u64,
 }
 
 /// The stored form of `meta.json`.
@@ -56,12 +59,32 @@ struct LayerRecord {
     diff_id: Digest,
     size: u64,
     tar_size: u64,
+    charge: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     moves: Vec<Move>,
 }
 
 impl record::Record for LayerRecord {
     const NOUN: &'static str = "layer";
+    const VERSION: u32 = 2;
+
+    /// Version 1 did not count files: its tar is as near as one can come.
+    fn upgrade(_: u32, mut value: serde_json::Value) -> Result<serde_json::Value> {
+        let charge = value["tar_size"].clone();
+        value["charge"] = charge;
+        Ok(value)
+    }
+}
+
+impl LayerRecord {
+    fn meta(self) -> LayerMeta {
+        LayerMeta {
+            diff_id: self.diff_id,
+            size: self.size,
+            tar_size: self.tar_size,
+            charge: self.charge,
+        }
+    }
 }
 
 /// Who holds layers in this process.
@@ -117,6 +140,7 @@ pub struct LayerStore {
 pub(crate) fn archive_error(operation: &str, error: &io::Error) -> Error {
     let kind = match error.kind() {
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Kind::InvalidParameter,
+        io::ErrorKind::QuotaExceeded => Kind::Forbidden,
         _ => Kind::System,
     };
     Error::new(kind, format!("{operation}: {error}"))
@@ -125,31 +149,6 @@ pub(crate) fn archive_error(operation: &str, error: &io::Error) -> Error {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What the locks protect is consistent at every step, so a panic elsewhere spoils nothing.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Which of the layers on the disk somebody may use by digest alone, since their content is that
-/// person's already. All others must be sent: a digest is no proof.
-#[derive(Debug, Clone)]
-pub enum Trusted {
-    All,
-    These(Arc<HashSet<Digest>>),
-}
-
-impl Default for Trusted {
-    /// None of them.
-    fn default() -> Self {
-        Self::These(Arc::default())
-    }
-}
-
-impl Trusted {
-    /// Whether the layer need not be sent.
-    pub fn contains(&self, diff_id: &Digest) -> bool {
-        match self {
-            Self::All => true,
-            Self::These(these) => these.contains(diff_id),
-        }
-    }
 }
 
 impl LayerStore {
@@ -271,17 +270,7 @@ impl LayerStore {
 
     /// What is known of a layer.
     pub fn meta(&self, diff_id: &Digest) -> Result<LayerMeta> {
-        let LayerRecord {
-            diff_id,
-            size,
-            tar_size,
-            ..
-        } = self.record(diff_id)?;
-        Ok(LayerMeta {
-            diff_id,
-            size,
-            tar_size,
-        })
+        self.record(diff_id).map(LayerRecord::meta)
     }
 
     /// All layers.
@@ -300,30 +289,29 @@ impl LayerStore {
         self.path.join(diff_id.hex()).join(TREE)
     }
 
-    /// The same as [`Self::ingest`] for somebody who may know no more of a layer than its digest:
-    /// one that is not `trusted` is read and must have the digest, also when it is there already.
-    pub fn ingest_for(
-        self: &Arc<Self>,
-        trusted: &Trusted,
-        tar: impl Read + Send,
-        expected: Option<&Digest>,
-    ) -> Result<Ingested> {
-        match expected {
-            Some(digest) if !trusted.contains(digest) => self.unpack(tar, expected),
-            _ => self.ingest(tar, expected),
-        }
-    }
-
-    /// Unpacks a tar (plain, gzip or zstd, told apart by content). Fails, and leaves nothing
-    /// behind, when the tar is bad or its digest is not `expected`. When `expected` is there
-    /// already (or another thread brings it meanwhile), `tar` may be left unread.
+    /// Unpacks a tar (plain, gzip or zstd, told apart by content) for whoever may use all that is
+    /// there. See [`Self::ingest_for`].
     pub fn ingest(
         self: &Arc<Self>,
         tar: impl Read + Send,
         expected: Option<&Digest>,
     ) -> Result<Ingested> {
-        let Some(expected) = expected else {
-            return self.unpack(tar, None);
+        self.ingest_for(&Allowance::all(), tar, expected)
+    }
+
+    /// Unpacks a tar (plain, gzip or zstd, told apart by content). Fails, and leaves nothing
+    /// behind, when the tar is bad, its digest is not `expected`, or it is more than what is
+    /// allowed. When `expected` is trusted and there already (or another thread brings it
+    /// meanwhile), `tar` may be left unread; one that is not trusted is read and must have the
+    /// digest, also when it is there.
+    pub fn ingest_for(
+        self: &Arc<Self>,
+        allowance: &Allowance,
+        tar: impl Read + Send,
+        expected: Option<&Digest>,
+    ) -> Result<Ingested> {
+        let Some(expected) = expected.filter(|digest| allowance.trusts(digest)) else {
+            return self.unpack(allowance, tar, expected);
         };
         let mine = lock(&self.busy)
             .entry(expected.clone())
@@ -337,7 +325,7 @@ impl LayerStore {
                     existed: true,
                     guard,
                 }),
-                None => self.unpack(tar, Some(expected)),
+                None => self.unpack(allowance, tar, Some(expected)),
             }
         };
         let mut busy = lock(&self.busy);
@@ -350,24 +338,15 @@ impl LayerStore {
 
     fn unpack(
         self: &Arc<Self>,
+        allowance: &Allowance,
         tar: impl Read + Send,
         expected: Option<&Digest>,
     ) -> Result<Ingested> {
         let temporary = Temporary::new(self)?;
-        let record = temporary.fill(tar, expected)?;
+        let record = temporary.fill(allowance, tar, expected)?;
         let (guard, existed) = temporary.keep(&record.diff_id)?;
-        let LayerRecord {
-            diff_id,
-            size,
-            tar_size,
-            ..
-        } = record;
         Ok(Ingested {
-            meta: LayerMeta {
-                diff_id,
-                size,
-                tar_size,
-            },
+            meta: record.meta(),
             existed,
             guard,
         })
@@ -525,7 +504,12 @@ impl<'a> Temporary<'a> {
         self.store.path.join(&self.name)
     }
 
-    fn fill(&self, tar: impl Read + Send, expected: Option<&Digest>) -> Result<LayerRecord> {
+    fn fill(
+        &self,
+        allowance: &Allowance,
+        tar: impl Read + Send,
+        expected: Option<&Digest>,
+    ) -> Result<LayerRecord> {
         let failed = |error: io::Error| archive_error("unpacking a layer", &error);
         let headers = File::create(self.path().join(HEADERS))
             .during(|| "creating a layer's header stream")?;
@@ -533,7 +517,7 @@ impl<'a> Temporary<'a> {
         let aside = open_dir(&self.path().join(REPLACED)).map_err(failed)?;
         let (applied, summary) = pipelined(tar, |pieces| {
             let mut reader = Reader::new(pieces, Recorder::new(BufWriter::new(headers))?);
-            let applied = Applier::layer(tree, aside)?.run(&mut reader)?;
+            let applied = Applier::layer(tree, aside, allowance.clone())?.run(&mut reader)?;
             reader.drain()?;
             reader.into_tap().finish()?.flush()?;
             Ok(applied)
@@ -546,11 +530,16 @@ impl<'a> Temporary<'a> {
                 summary.digest
             )));
         }
-        let Applied { size, moves } = applied;
+        let Applied {
+            size,
+            charge,
+            moves,
+        } = applied;
         let record = LayerRecord {
             diff_id: summary.digest,
             size,
             tar_size: summary.size,
+            charge,
             moves,
         };
         self.write_meta(&record)?;
@@ -637,6 +626,10 @@ mod tests {
 
     #[test]
     fn the_stored_form_changes_only_with_its_version() {
-        record::check_golden::<LayerRecord>(&[include_bytes!("../golden/layer.v1.json")]).unwrap();
+        record::check_golden::<LayerRecord>(&[
+            include_bytes!("../golden/layer.v1.json"),
+            include_bytes!("../golden/layer.v2.json"),
+        ])
+        .unwrap();
     }
 }

@@ -8,6 +8,7 @@
 //! This crate keeps no records, runs no containers and answers no API calls: which images
 //! there are and which layers they need it is told (the crate `catalog` knows).
 
+mod allowance;
 mod apply;
 pub mod archive;
 mod changes;
@@ -27,8 +28,9 @@ mod save;
 mod tar;
 
 pub use crate::{
+    allowance::Allowance,
     changes::{Change, ChangeKind},
-    layers::{Ingested, LayerGuard, LayerMeta, LayerStore, TarStream, Trusted},
+    layers::{Ingested, LayerGuard, LayerMeta, LayerStore, TarStream},
     load::{LoadFailed, Loaded, Progress, load},
     rootfs::{RootfsSpec, Users},
     save::save,

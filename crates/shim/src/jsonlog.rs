@@ -120,8 +120,12 @@ impl JsonLog {
     }
 
     fn flush(&mut self) {
-        if !self.batch.is_empty() && self.file.write_all(&self.batch).is_ok() {
-            self.size += self.batch.len() as u64;
+        if !self.batch.is_empty() {
+            match self.file.write_all(&self.batch) {
+                Ok(()) => self.size += self.batch.len() as u64,
+                // No half line is left for the next one to be appended to.
+                Err(_) => drop(self.file.set_len(self.size)),
+            }
         }
         self.batch.clear();
     }

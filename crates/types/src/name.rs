@@ -71,6 +71,13 @@ name!(
     Namespace
 );
 
+impl VolumeName {
+    /// What messages call that which kraud keeps for a tenant, and which is no volume of theirs.
+    pub fn kept_for(namespace: &Namespace) -> Self {
+        Self(format!("tenant-{namespace}"))
+    }
+}
+
 impl FromStr for ContainerName {
     type Err = Error;
     /// Accepts one leading slash, as docker does.

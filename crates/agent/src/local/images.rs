@@ -138,6 +138,18 @@ impl NodeImages for LocalImages {
         Ok(())
     }
 
+    async fn layers_charge(&self, wanted: &[Digest]) -> Result<u64> {
+        let (layers, wanted) = (self.layers().clone(), wanted.to_vec());
+        blocking(move || {
+            let charge = |layer| match layers.meta(layer) {
+                Err(error) if error.kind == types::Kind::NotFound => Ok(0),
+                other => other.map(|meta| meta.charge),
+            };
+            wanted.iter().map(charge).sum()
+        })
+        .await
+    }
+
     async fn layers_list(&self) -> Result<Vec<Digest>> {
         let layers = self.layers().clone();
         let all = blocking(move || layers.list()).await?;
@@ -175,16 +187,16 @@ impl NodeImages for LocalImages {
         .await
     }
 
-    async fn layer_import(&self, tar: Reader) -> Result<MadeLayer> {
+    async fn layer_import(&self, tar: Reader, allowance: image::Allowance) -> Result<MadeLayer> {
         let (layers, tar) = (self.layers().clone(), SyncIoBridge::new(tar));
-        let layer = blocking(move || layers.ingest(tar, None)).await?;
+        let layer = blocking(move || layers.ingest_for(&allowance, tar, None)).await?;
         Ok(self.made(layer))
     }
 
     async fn images_load(
         &self,
         archive: Reader,
-        trusted: image::Trusted,
+        allowance: image::Allowance,
         platform: Option<Platform>,
         progress: mpsc::Sender<LoadProgress>,
     ) -> Result<Unpacked, LoadError> {
@@ -195,8 +207,15 @@ impl NodeImages for LocalImages {
                 done,
             });
         };
-        let loading =
-            move || image::load(&layers, trusted, archive, platform.as_ref(), Arc::new(tell));
+        let loading = move || {
+            image::load(
+                &layers,
+                allowance,
+                archive,
+                platform.as_ref(),
+                Arc::new(tell),
+            )
+        };
         match tokio::task::spawn_blocking(loading).await {
             Ok(Ok(loaded)) => Ok(Unpacked {
                 images: loaded.images,

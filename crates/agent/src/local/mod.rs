@@ -3,6 +3,7 @@
 //! ```text
 //! <data>/containers/<id>/   upper, work, merged (overlay), hosts, hostname, resolv.conf,
 //!                           log/ (json-file), state/ (exit.json)
+//!                           disk, a link to where the first ones and log/ lie instead
 //! <data>/pools/             pools of volumes (the crate `volume`)
 //! <run>/volumes/            mounts of block volumes
 //! <run>/plans/<id>.json     how a running container was started
@@ -13,6 +14,7 @@
 
 mod adopt;
 mod archive;
+mod disk;
 mod exec;
 mod files;
 pub mod images;
@@ -85,6 +87,7 @@ pub struct Inner {
     layers: Arc<LayerStore>,
     volumes: Volumes,
     users: UserNamespaces,
+    disks: disk::Disks,
     images: LocalImages,
     /// Plans of the containers that have been started and not released.
     live: Mutex<HashMap<ContainerId, Live>>,
@@ -139,6 +142,7 @@ impl LocalAgent {
             networks,
             volumes,
             users,
+            disks: disk::Disks::default(),
             layers: images.layers().clone(),
             images,
             live: Mutex::default(),
@@ -167,13 +171,15 @@ impl LocalAgent {
 
     fn paths_of(&self, id: &ContainerId) -> Paths {
         let dir = self.container_dir(id);
+        let disk = dir.join(disk::LINK);
+        let written = if disk.is_symlink() { &disk } else { &dir };
         Paths {
-            log: dir.join("log").join(format!("{id}-json.log")),
+            log: written.join("log").join(format!("{id}-json.log")),
             resolv_conf: dir.join("resolv.conf"),
             hosts: dir.join("hosts"),
             hostname: dir.join("hostname"),
-            upper: dir.join("upper"),
-            work: dir.join("work"),
+            upper: written.join("upper"),
+            work: written.join("work"),
             merged: dir.join("merged"),
             layers: self.layer_path(),
         }
@@ -254,8 +260,12 @@ impl NodeAgent for LocalAgent {
     }
     async fn destroy(&self, id: &ContainerId) -> Result<()> {
         self.release_container(id).await?;
-        let dir = self.container_dir(id);
-        blocking(move || remove_tree(&dir)).await
+        let (agent, id) = (self.clone(), id.clone());
+        blocking(move || {
+            agent.remove_from_disk(&id)?;
+            remove_tree(&agent.container_dir(&id))
+        })
+        .await
     }
     async fn signal(&self, id: &ContainerId, signal: i32) -> Result<()> {
         match self.runtime.kill(id, signal, false).await {
@@ -411,10 +421,14 @@ impl NodeAgent for LocalAgent {
         blocking(move || Ok(path.exists())).await
     }
     async fn share_limit(&self, share: &crate::plan::Share) -> Result<()> {
-        let (group, share) = (self.share_group(share), share.clone());
-        blocking(move || match group.exists() {
-            true => limit_share(&group, &share),
-            false => Ok(()),
+        let (agent, share) = (self.clone(), share.clone());
+        blocking(move || {
+            agent.limit_disk(&share)?;
+            let group = agent.share_group(&share);
+            match group.exists() {
+                true => limit_share(&group, &share),
+                false => Ok(()),
+            }
         })
         .await
     }
@@ -422,6 +436,7 @@ impl NodeAgent for LocalAgent {
         let (agent, share) = (self.clone(), share.clone());
         blocking(move || {
             agent.remove_users(&share)?;
+            agent.remove_disk(&share)?;
             agent
                 .share_group(&share)
                 .destroy()
@@ -429,17 +444,20 @@ impl NodeAgent for LocalAgent {
         })
         .await
     }
-    async fn share_use(&self, share: &crate::plan::Share) -> Result<Option<crate::plan::ShareUse>> {
-        let group = self.share_group(share);
+    async fn share_use(&self, share: &crate::plan::Share) -> Result<crate::plan::ShareUse> {
+        let (agent, share) = (self.clone(), share.clone());
         blocking(move || {
-            if !group.exists() {
-                return Ok(None);
+            let mut used = crate::plan::ShareUse {
+                disk: agent.disk_use(&share)?,
+                ..Default::default()
+            };
+            let group = agent.share_group(&share);
+            if group.exists() {
+                let stats = group.stats().map_err(types::Error::from)?;
+                used.memory = Some(stats.memory_usage);
+                used.pids = Some(stats.pids_current);
             }
-            let stats = group.stats().map_err(types::Error::from)?;
-            Ok(Some(crate::plan::ShareUse {
-                memory: stats.memory_usage,
-                pids: stats.pids_current,
-            }))
+            Ok(used)
         })
         .await
     }

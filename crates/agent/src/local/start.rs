@@ -42,6 +42,8 @@ impl LocalAgent {
 
     /// Makes a container's directories and fills its volumes.
     pub(super) async fn prepare(&self, plan: &Plan) -> Result<()> {
+        let (agent, prepared) = (self.clone(), plan.clone());
+        blocking(move || agent.prepare_disk(&prepared)).await?;
         let paths = self.paths_of(&plan.id);
         let state = self.state_dir(&plan.id);
         let log = paths.log.parent().map(Path::to_owned).unwrap_or_default();

@@ -4,13 +4,14 @@
 pub(crate) mod policy;
 pub(crate) mod quota;
 
-use identity::{AuditFilter, Identities};
+use identity::{AuditFilter, Identities, TenantRecord};
 use types::{
     Error, Filters, Namespace, Result, Role, TokenId,
     native::{
         AuditEntry, Authority, Certificate, CertificateCreate, Tenant, TenantCreated, Token,
         TokenCreate, TokenCreated, Whoami,
     },
+    volume::Class,
 };
 
 use crate::{Engine, Scope, request::RemoveRequest};
@@ -145,7 +146,8 @@ impl Engine {
 
     /// Makes a tenant: a namespace with the networks that every docker has, and its owner's token.
     pub async fn tenant_create(&self, name: &Namespace) -> Result<TenantCreated> {
-        let (record, owner) = self.identities.tenant_create(name).await?;
+        let pool = self.pool_for(Class::Nfs, None).await?.0;
+        let (record, owner) = self.identities.tenant_create(name, pool).await?;
         if let Err(error) = self.tenant_networks(name).await {
             // Nobody would ever have its token.
             self.identities.tenant_close(name).await?;
@@ -220,15 +222,21 @@ impl Engine {
         Ok(())
     }
 
+    async fn recover_tenant(&self, tenant: &TenantRecord) -> Result<()> {
+        if tenant.removing {
+            return self.tenant_finish(&tenant.name).await;
+        }
+        if tenant.disk.is_none() {
+            let pool = self.pool_for(Class::Nfs, None).await?.0;
+            self.identities.tenant_disk(&tenant.name, pool).await?;
+        }
+        self.tenant_networks(&tenant.name).await
+    }
+
     /// Finishes what a crash cut off: removals, and networks that were not made yet.
     pub(crate) async fn recover_tenants(&self) {
         for tenant in self.identities.tenants() {
-            let finished = if tenant.removing {
-                self.tenant_finish(&tenant.name).await
-            } else {
-                self.tenant_networks(&tenant.name).await
-            };
-            if let Err(error) = finished {
+            if let Err(error) = self.recover_tenant(&tenant).await {
                 tracing::warn!(tenant = %tenant.name, %error, "a tenant is not as it should be; the next start tries again");
             }
         }

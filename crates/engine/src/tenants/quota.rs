@@ -8,12 +8,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use agent::plan::Share;
+use agent::{
+    plan::{Share, ShareDisk, ShareUse},
+    volumes::Volume,
+};
 use tokio::sync::OwnedMutexGuard;
 use types::{
-    Error, Namespace, Result,
+    Error, Namespace, Result, VolumeName,
     native::{Quota, QuotaUse},
-    volume::Class,
+    volume::{Class, Content, FileSystem},
 };
 
 use crate::{
@@ -50,13 +53,29 @@ impl Turns {
 }
 
 /// Fails unless `wanted` more fit.
-fn fits(namespace: &Namespace, what: &str, limit: u64, used: u64, wanted: u64) -> Result<()> {
+pub(crate) fn fits(
+    namespace: &Namespace,
+    what: &str,
+    limit: u64,
+    used: u64,
+    wanted: u64,
+) -> Result<()> {
     if used.saturating_add(wanted) > limit {
         return Err(Error::forbidden(format!(
             "the quota of {namespace} is {limit} {what}: {used} are in use, and {wanted} more would be too many"
         )));
     }
     Ok(())
+}
+
+/// Tells the library how much of images tenants may have.
+pub(crate) struct Limits(pub(crate) std::sync::Weak<crate::Inner>);
+
+impl crate::library::ImageLimits for Limits {
+    fn image_bytes(&self, namespace: &Namespace) -> Option<u64> {
+        let engine = self.0.upgrade()?;
+        engine.identities.quota(namespace)?.images
+    }
 }
 
 impl Engine {
@@ -84,10 +103,15 @@ impl Engine {
     /// What a namespace has of what quotas are for.
     pub async fn quota_use(&self, scope: &Scope, namespace: Option<Namespace>) -> Result<QuotaUse> {
         let namespace = self.named(scope, namespace)?;
-        let quota = self.identities.quota(&namespace).unwrap_or_default();
+        let mut quota = self.identities.quota(&namespace).unwrap_or_default();
         let measured = match self.share(&namespace) {
-            Some(share) => self.agent.share_use(&share).await?,
-            None => None,
+            Some(share) => {
+                // What holds where nothing is set.
+                quota.pids.get_or_insert(Share::PIDS);
+                quota.disk.get_or_insert(Quota::DISK);
+                self.agent.share_use(&share).await?
+            }
+            None => ShareUse::default(),
         };
         let mut volumes = BTreeMap::new();
         for class in Class::ALL {
@@ -103,8 +127,10 @@ impl Engine {
             ports: self.ports(&namespace),
             snapshots: self.snapshot_count(&namespace),
             volumes,
-            memory: measured.map(|measured| measured.memory),
-            pids: measured.map(|measured| measured.pids),
+            memory: measured.memory,
+            pids: measured.pids,
+            disk: measured.disk,
+            images: self.images.charge(&namespace).await?,
         })
     }
 
@@ -120,6 +146,16 @@ impl Engine {
             nano_cpus: quota.cpus.map(|cpus| (cpus * 1e9) as u64),
             pids: Some(quota.pids.unwrap_or(Share::PIDS)),
             ids: self.identities.ids(namespace),
+            disk: self.identities.disk(namespace).map(|disk| ShareDisk {
+                volume: Volume {
+                    id: disk.dataset,
+                    name: VolumeName::kept_for(namespace),
+                    pool: disk.pool,
+                    content: Content::Files,
+                    fs: FileSystem::default(),
+                },
+                bytes: quota.disk.unwrap_or(Quota::DISK),
+            }),
         })
     }
 

@@ -97,7 +97,7 @@ impl Engine {
     }
 
     /// The pool that is asked for, else the default one, else the first that will do.
-    async fn pool_for(
+    pub(crate) async fn pool_for(
         &self,
         class: Class,
         wanted: Option<&PoolName>,

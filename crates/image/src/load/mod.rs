@@ -16,7 +16,10 @@ use types::{
 };
 
 use self::spool::Spool;
-use crate::layers::{LayerGuard, LayerStore, Trusted};
+use crate::{
+    allowance::Allowance,
+    layers::{LayerGuard, LayerStore},
+};
 
 /// Told how a load goes on: an object (a layer's digest or its name in the archive) and the
 /// bytes of it done so far.
@@ -42,16 +45,16 @@ pub struct LoadFailed {
     pub fresh: HashSet<Digest>,
 }
 
-/// Unpacks a docker archive or OCI layout, compressed or not. Layers that are `trusted` are not
+/// Unpacks a docker archive or OCI layout, compressed or not. Layers that are trusted are not
 /// read where they are on the disk. Blocking.
 pub fn load(
     layers: &Arc<LayerStore>,
-    trusted: Trusted,
+    allowance: Allowance,
     mut archive: impl Read + Send,
     platform: Option<&Platform>,
     progress: Progress,
 ) -> Result<Loaded, LoadFailed> {
-    let mut spool = Spool::new(layers.clone(), trusted, progress);
+    let mut spool = Spool::new(layers.clone(), allowance, progress);
     let images = spool
         .read(&mut archive)
         .and_then(|()| plan(&spool, platform));

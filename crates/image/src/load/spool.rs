@@ -11,8 +11,9 @@ use types::{Digest, Error, Result};
 
 use super::Progress;
 use crate::{
+    allowance::Allowance,
     input::decompress,
-    layers::{Ingested, LayerGuard, LayerMeta, LayerStore, Trusted, archive_error},
+    layers::{Ingested, LayerGuard, LayerMeta, LayerStore, archive_error},
     names::{clean, join_link},
     tar::{Kind, Reader, looks_like_tar},
 };
@@ -44,8 +45,8 @@ enum Item {
 /// The archive as far as it was read.
 pub(crate) struct Spool {
     layers: Arc<LayerStore>,
-    /// Those that need not be in the archive as a whole.
-    trusted: Trusted,
+    /// Which need not be in the archive as a whole, and how much may come.
+    allowance: Allowance,
     progress: Progress,
     items: HashMap<Vec<u8>, Item>,
     new: HashSet<Digest>,
@@ -97,10 +98,10 @@ fn promised(path: &[u8]) -> Option<Digest> {
 }
 
 impl Spool {
-    pub(crate) fn new(layers: Arc<LayerStore>, trusted: Trusted, progress: Progress) -> Self {
+    pub(crate) fn new(layers: Arc<LayerStore>, allowance: Allowance, progress: Progress) -> Self {
         Self {
             layers,
-            trusted,
+            allowance,
             progress,
             items: HashMap::new(),
             new: HashSet::new(),
@@ -161,7 +162,7 @@ impl Spool {
         let size = reader.content_left();
         let promised = promised(path);
         if let Some(digest) = &promised
-            && self.trusted.contains(digest)
+            && self.allowance.trusts(digest)
             && let Some(guard) = self.layers.pin(digest)
         {
             return Ok(Item::Layer(SpooledLayer {
@@ -215,7 +216,7 @@ impl Spool {
         };
         let result = self
             .layers
-            .ingest_for(&self.trusted, &mut watched, expected);
+            .ingest_for(&self.allowance, &mut watched, expected);
         let rest = io::copy(&mut watched, &mut io::sink());
         let digest = watched
             .hasher

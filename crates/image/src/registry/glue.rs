@@ -21,8 +21,9 @@ use super::{
     PushImage, PushLayer, PushSource, Pushed, Report,
 };
 use crate::{
+    allowance::Allowance,
     blocking,
-    layers::{LayerGuard, LayerStore, Trusted, lock},
+    layers::{LayerGuard, LayerStore, lock},
 };
 
 /// What is on record of the images that a pull may bring.
@@ -33,7 +34,7 @@ pub struct Known {
     /// What points at them.
     pub references: Vec<(Reference, Digest)>,
     /// Layers that need not be fetched where they are on the disk.
-    pub layers: Trusted,
+    pub allowance: Allowance,
 }
 
 /// Whoever records what a pull brings.
@@ -190,13 +191,13 @@ impl PullSink for StoreSink {
     }
 
     async fn has_layer(&self, diff_id: &Digest) -> Result<bool> {
-        let trusted = self.known.layers.contains(diff_id) || lock(&self.brought).contains(diff_id);
+        let trusted = self.known.allowance.trusts(diff_id) || lock(&self.brought).contains(diff_id);
         Ok(trusted && self.pin(vec![diff_id.clone()]).await?)
     }
 
     fn put_layer(&self, diff_id: &Digest, tar: &mut (dyn Read + Send)) -> Result<()> {
-        let trusted = &self.known.layers;
-        let ingested = self.layers.ingest_for(trusted, tar, Some(diff_id))?;
+        let allowance = &self.known.allowance;
+        let ingested = self.layers.ingest_for(allowance, tar, Some(diff_id))?;
         lock(&self.brought).insert(diff_id.clone());
         self.keeper.hold(vec![ingested.guard]);
         Ok(())

@@ -142,9 +142,19 @@ pub struct Quota {
     /// Bytes of the sizes of volumes, by class. Volumes of such a class need a size.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<Class, u64>,
+    /// Bytes of what containers write outside of volumes, and of their logs. Without it,
+    /// [`Self::DISK`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<u64>,
+    /// Bytes of the layers of images, each file in whole blocks of 4096 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images: Option<u64>,
 }
 
 impl Quota {
+    /// Bytes of a tenant's disk unless told otherwise.
+    pub const DISK: u64 = 10 << 30;
+
     /// Whether nothing is limited.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -167,6 +177,12 @@ pub struct QuotaUse {
     pub memory: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids: Option<u64>,
+    /// Bytes of what containers wrote outside of volumes, and of their logs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<u64>,
+    /// Bytes of the layers of images.
+    #[serde(default)]
+    pub images: u64,
 }
 
 /// Asks for a client certificate, for programs that know no tokens.

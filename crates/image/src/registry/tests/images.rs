@@ -63,7 +63,7 @@ impl Node {
         let known = Known {
             images: index.images.into_keys().collect(),
             references: index.references,
-            layers: crate::Trusted::All,
+            allowance: crate::Allowance::all(),
         };
         let keeper = Arc::new(Keeper::default());
         let pulled = client()
