@@ -279,6 +279,22 @@ test_quotas() {
     local group; group=$(find /sys/fs/cgroup -name pids.max -path "*/tenant-shop/pids.max" -path "*kraud-$(instance_of "$KRAUD_TEST_DIR/data")*")
     eq "$(cat "$group")" 40
     ok kraud tenant quota shop pids=50; eq "$(cat "$group")" 50
+    # Reading is as fast as that and no faster: 8 MB, past the cache, at 4 MB a second.
+    ok kraud tenant quota shop io=4M iops=4000
+    has "$(kraud tenant quota shop)" 'disk operations/s'
+    as shop exec there dd if=/dev/zero of=/slow bs=1M count=8 conv=fsync 2>/dev/null
+    sync; echo 1 >/proc/sys/vm/drop_caches
+    local begun; begun=$(date +%s%N); as shop exec there dd if=/slow of=/dev/null bs=1M 2>/dev/null
+    between $((($(date +%s%N) - begun) / 1000000)) 1000 10000
+    ok kraud tenant quota shop io=none iops=none
+    echo 1 >/proc/sys/vm/drop_caches
+    begun=$(date +%s%N); as shop exec there dd if=/slow of=/dev/null bs=1M 2>/dev/null
+    between $((($(date +%s%N) - begun) / 1000000)) 0 900
+    ok kraud tenant quota shop io=2M; as shop restart -t 0 there >/dev/null
+    echo 1 >/proc/sys/vm/drop_caches
+    begun=$(date +%s%N); as shop exec there dd if=/slow of=/dev/null bs=1M 2>/dev/null
+    between $((($(date +%s%N) - begun) / 1000000)) 1000 20000
+    ok kraud tenant quota shop io=none
     as shop rm -f there >/dev/null
     # The operator has no quota; without one nothing is limited.
     docker run --rm "$IMG" true

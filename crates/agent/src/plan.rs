@@ -52,6 +52,11 @@ pub struct Share {
     /// The node's ids that stand for theirs; without them they have the node's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<IdRange>,
+    /// Bytes, and operations, that they read per second, and as many that they write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_operations: Option<u64>,
     /// Where their files lie; without it among the node's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<ShareDisk>,

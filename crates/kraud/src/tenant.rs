@@ -52,18 +52,22 @@ Examples:
   kraud tenant quota shop containers=20 memory=4G cpus=2 ports=10
   kraud tenant quota shop nfs=100G lv2=50G snapshots=200
   kraud tenant quota shop disk=20G images=50G
+  kraud tenant quota shop io=100M iops=2000
   kraud tenant quota shop memory=none
 
 containers, ports and snapshots are counted; memory, cpus and pids are what all containers of the
 tenant have together; nfs, lv2, lv1 and gfs are bytes of the sizes of volumes, which need one
 then. disk is what containers write outside of volumes, and their logs: 10 GiB unless it is set.
+io and iops are bytes and operations per second that all containers together read from disks, and
+as many that they write. Where control groups are version 1 each container has them for itself, and
+what is written through the page cache is not counted.
 images are the bytes of the layers of images, each file in whole blocks of 4096 bytes.";
 
 #[derive(Debug, Args)]
 pub(crate) struct Quota {
     /// The tenant
     name: Namespace,
-    /// What to change: containers, memory, cpus, pids, disk, images, ports, snapshots, nfs, lv2, lv1, gfs; `none` for no limit of one's own
+    /// What to change: containers, memory, cpus, pids, io, iops, disk, images, ports, snapshots, nfs, lv2, lv1, gfs; `none` for no limit of one's own
     #[arg(value_name = "KEY=VALUE")]
     changes: Vec<String>,
     /// How to print it
@@ -96,6 +100,8 @@ fn change(quota: &mut native::Quota, text: &str) -> anyhow::Result<()> {
         "pids" => quota.pids = count()?,
         "memory" => quota.memory = bytes()?,
         "disk" => quota.disk = bytes()?,
+        "io" => quota.io = bytes()?.map(|rate| rate.max(1)),
+        "iops" => quota.iops = count()?.map(|rate| rate.max(1)),
         "images" => quota.images = bytes()?,
         "cpus" => {
             quota.cpus = match value {

@@ -25,6 +25,8 @@ pub fn table(found: &QuotaUse) -> Table {
     row("memory", found.memory.map(bytes), quota.memory.map(bytes));
     row("cpus", None, quota.cpus.map(|cpus| cpus.to_string()));
     row("pids", found.pids.map(count), quota.pids.map(count));
+    row("disk bytes/s", None, quota.io.map(bytes));
+    row("disk operations/s", None, quota.iops.map(count));
     row("disk", found.disk.map(bytes), quota.disk.map(bytes));
     row("images", Some(bytes(found.images)), quota.images.map(bytes));
     row(

@@ -200,6 +200,13 @@ impl Volumes {
         Ok(())
     }
 
+    /// The devices of all pools that are open.
+    pub fn devices(&self) -> Vec<std::path::PathBuf> {
+        let open = self.pools.all();
+        let status = open.iter().filter_map(|(_, pool)| pool.status().ok());
+        status.flat_map(|status| status.devices).collect()
+    }
+
     /// Closes all pools; for the end, when nothing uses them.
     pub fn close_pools(&self) -> Result<()> {
         let mut outcome = Ok(());

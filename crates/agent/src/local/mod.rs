@@ -426,7 +426,7 @@ impl NodeAgent for LocalAgent {
             agent.limit_disk(&share)?;
             let group = agent.share_group(&share);
             match group.exists() {
-                true => limit_share(&group, &share),
+                true => agent.limit_group(&group, &share),
                 false => Ok(()),
             }
         })
@@ -493,16 +493,60 @@ impl NodeAgent for LocalAgent {
     }
 }
 
-/// Sets the limits of a share's control group.
-fn limit_share(group: &runtime::cgroup::Group, share: &crate::plan::Share) -> Result<()> {
-    group
-        .limit(share.memory, share.nano_cpus, share.pids)
-        .map_err(|error| {
-            types::Error::from(error).context(format!(
-                "limiting {} (what runs may take more than that already)",
-                share.name
-            ))
-        })
+impl LocalAgent {
+    /// Sets the limits of a share's control group.
+    fn limit_group(
+        &self,
+        group: &runtime::cgroup::Group,
+        share: &crate::plan::Share,
+    ) -> Result<()> {
+        let limited = share.io_bytes.is_some() || share.io_operations.is_some();
+        let io = runtime::cgroup::IoLimits {
+            devices: if limited { self.disks() } else { Vec::new() },
+            bytes: share.io_bytes,
+            operations: share.io_operations,
+        };
+        group
+            .limit(share.memory, share.nano_cpus, share.pids)
+            .and_then(|()| group.limit_io(&io))
+            .map_err(|error| {
+                types::Error::from(error).context(format!(
+                    "limiting {} (what runs may take more than that already)",
+                    share.name
+                ))
+            })
+    }
+
+    /// The disks that hold what containers read and write, whole ones: parts have no limits.
+    fn disks(&self) -> Vec<(u32, u32)> {
+        use std::os::unix::fs::MetadataExt as _;
+        let own = std::fs::metadata(&self.data_dir).map(|facts| facts.dev());
+        let of_pools = self.volumes.devices().into_iter().filter_map(|device| {
+            let facts = std::fs::metadata(device).ok()?;
+            (facts.rdev() != 0).then_some(facts.rdev())
+        });
+        let mut disks: Vec<(u32, u32)> = own
+            .into_iter()
+            .chain(of_pools)
+            .filter_map(|number| whole_disk(rustix::fs::major(number), rustix::fs::minor(number)))
+            .collect();
+        disks.sort_unstable();
+        disks.dedup();
+        disks
+    }
+}
+
+/// The disk that a block device is, or is a part of; `None` for what is no block device, as file
+/// systems over several have it.
+fn whole_disk(major: u32, minor: u32) -> Option<(u32, u32)> {
+    let place = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
+    let place = match place.join("partition").exists() {
+        true => place.parent()?,
+        false => &place,
+    };
+    let text = std::fs::read_to_string(place.join("dev")).ok()?;
+    let (major, minor) = text.trim().split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// Removes a directory with all it holds; it need not exist.

@@ -16,7 +16,7 @@ use types::{ContainerId, Error, Result, error::ResultExt as _};
 use userns::UserNamespace;
 
 use super::{
-    Live, LocalAgent, blocking, files, limit_share,
+    Live, LocalAgent, blocking, files,
     networks::{links, port_map, target, wanted_ports},
 };
 use crate::{
@@ -82,10 +82,12 @@ impl LocalAgent {
         let Some(share) = plan.share.clone() else {
             return Ok(());
         };
-        let (group, cgroups) = (self.share_group(&share), self.runtime.cgroups().clone());
+        let agent = self.clone();
         blocking(move || {
+            let group = agent.share_group(&share);
+            let cgroups = agent.runtime.cgroups();
             cgroups.make(group.path()).map_err(types::Error::from)?;
-            limit_share(&group, &share)
+            agent.limit_group(&group, &share)
         })
         .await
     }
@@ -116,9 +118,9 @@ impl LocalAgent {
             live.pid = started.pid;
         }
         self.watch(plan.id.clone());
-        if plan.ids().is_some() {
+        if plan.share.is_some() {
             let (agent, plan) = (self.clone(), plan.clone());
-            blocking(move || agent.settle_users(&plan)).await?;
+            blocking(move || agent.settle(&plan)).await?;
         }
         Ok(Started {
             pid: started.pid,
@@ -159,6 +161,18 @@ impl LocalAgent {
             layers.mount_rootfs(&spec)
         })
         .await
+    }
+
+    /// What is left to do once a container with a share runs.
+    fn settle(&self, plan: &Plan) -> Result<()> {
+        self.settle_users(plan)?;
+        match &plan.share {
+            // With version 1 of control groups its own group has to have the limit.
+            Some(share) if share.io_bytes.is_some() || share.io_operations.is_some() => {
+                self.limit_group(&self.share_group(share), share)
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn attach_plan(&self, plan: &Plan) -> Result<()> {

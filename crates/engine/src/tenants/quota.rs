@@ -146,6 +146,8 @@ impl Engine {
             nano_cpus: quota.cpus.map(|cpus| (cpus * 1e9) as u64),
             pids: Some(quota.pids.unwrap_or(Share::PIDS)),
             ids: self.identities.ids(namespace),
+            io_bytes: quota.io,
+            io_operations: quota.iops,
             disk: self.identities.disk(namespace).map(|disk| ShareDisk {
                 volume: Volume {
                     id: disk.dataset,

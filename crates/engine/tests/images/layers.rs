@@ -54,7 +54,11 @@ async fn a_sweep_spares_what_was_held_since_it_began() {
     let layer = Digest::of(&tar);
     let import = async || {
         let tar = Box::pin(std::io::Cursor::new(tar.clone()));
-        images.node.layer_import(tar, agent::images::Allowance::all()).await.unwrap()
+        images
+            .node
+            .layer_import(tar, agent::images::Allowance::all())
+            .await
+            .unwrap()
     };
     let made = import().await;
     assert!(made.fresh && !import().await.fresh);
@@ -107,7 +111,11 @@ async fn holds_are_all_or_none_and_end_with_their_owner() {
 async fn an_image_without_its_layers_is_not_recorded() {
     let images = images().await;
     let tar = Box::pin(std::io::Cursor::new(app()));
-    let made = images.node.layer_import(tar, agent::images::Allowance::all()).await.unwrap();
+    let made = images
+        .node
+        .layer_import(tar, agent::images::Allowance::all())
+        .await
+        .unwrap();
     let gone = Digest::of(&base());
     let layers = [(gone, 1000), (made.layer.diff_id.clone(), 300)];
     let new = NewImage {

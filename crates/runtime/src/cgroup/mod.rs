@@ -5,8 +5,10 @@
 //! and sets the first limits; this module reads, changes, freezes and removes them.
 
 mod files;
+
 mod limits;
 mod procfs;
+mod throttle;
 mod v1;
 mod v2;
 
@@ -22,7 +24,10 @@ use std::{
 use types::{container::Resources, stats::Stats};
 
 pub(crate) use self::limits::cpu_bandwidth;
-pub use self::procfs::{interfaces, parse_interfaces};
+pub use self::{
+    procfs::{interfaces, parse_interfaces},
+    throttle::IoLimits,
+};
 use crate::error::{Error, Result};
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -368,6 +373,22 @@ impl Group {
             Layout::V2 { .. } => limits::whole_v2(memory, nano_cpus, pids),
         };
         self.apply(&changes)
+    }
+
+    /// Limits how fast all that is in the group reads and writes together; fails where the machine
+    /// cannot. In version 1 each group that is in it now gets the limit for itself.
+    pub fn limit_io(&self, limits: &IoLimits) -> Result<()> {
+        match &*self.layout {
+            Layout::V1 { mounts, .. } => match mounts.get("blkio") {
+                Some(mount) => limits.apply_v1(&mount.join(&self.path)),
+                None if *limits == IoLimits::default() => Ok(()),
+                None => Err(Error::Invalid(
+                    "the control group blkio is not mounted: reading and writing cannot be limited"
+                        .into(),
+                )),
+            },
+            Layout::V2 { root } => limits.apply_v2(&root.join(&self.path)),
+        }
     }
 
     /// One sample of its counters.

@@ -142,6 +142,12 @@ pub struct Quota {
     /// Bytes of the sizes of volumes, by class. Volumes of such a class need a size.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<Class, u64>,
+    /// Bytes per second that all containers together read from disks, and as many that they write.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io: Option<u64>,
+    /// Operations per second on disks, in the same way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iops: Option<u64>,
     /// Bytes of what containers write outside of volumes, and of their logs. Without it,
     /// [`Self::DISK`].
     #[serde(skip_serializing_if = "Option::is_none")]
