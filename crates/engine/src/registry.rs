@@ -21,7 +21,7 @@ impl Engine {
             reference: reference.clone(),
             platform: platform.unwrap_or_default().to_owned(),
             all_tags,
-            credentials,
+            credentials: reach(scope, credentials),
             known: Known::default(),
         };
         for pulled in self.images.pull(&scope.namespace, request, report).await? {
@@ -48,7 +48,13 @@ impl Engine {
     ) -> Result<()> {
         policy::registry(scope, reference.domain())?;
         self.images
-            .push(&scope.namespace, reference, all_tags, credentials, report)
+            .push(
+                &scope.namespace,
+                reference,
+                all_tags,
+                reach(scope, credentials),
+                report,
+            )
             .await?;
         self.image_event(
             &scope.namespace,
@@ -68,7 +74,8 @@ impl Engine {
         credentials: &Credentials,
     ) -> Result<Inspection> {
         policy::registry(scope, reference.domain())?;
-        self.images.registry_inspect(reference, credentials).await
+        let credentials = reach(scope, credentials.clone());
+        self.images.registry_inspect(reference, &credentials).await
     }
 
     /// Checks credentials with a registry: docker's words for success, and an identity token.
@@ -88,6 +95,15 @@ impl Engine {
         if !host.is_empty() {
             policy::registry(scope, host)?;
         }
-        self.images.registry_check(credentials, server).await
+        let credentials = reach(scope, credentials.clone());
+        self.images.registry_check(&credentials, server).await
+    }
+}
+
+/// Tenants reach registries of the internet only, whatever names and redirections lead to.
+fn reach(scope: &Scope, credentials: Credentials) -> Credentials {
+    Credentials {
+        public_only: scope.is_tenant(),
+        ..credentials
     }
 }

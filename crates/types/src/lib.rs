@@ -3,6 +3,7 @@
 //! Every other crate speaks in these types. This crate does no I/O and knows no async
 //! runtime, so that a plan can be computed and tested anywhere.
 
+pub mod address;
 pub mod container;
 pub mod error;
 pub mod event;

@@ -1,8 +1,6 @@
 //! What a tenant may not ask of the machine. Whatever reaches beyond a container's own walls is
 //! the operator's; each refusal says what was asked for.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use types::{
     Error, HostConfig, Result,
@@ -336,44 +334,10 @@ pub(crate) fn registry(scope: &Scope, host: &str) -> Result<()> {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
     };
-    let inside = match name.parse::<IpAddr>() {
-        Ok(address) => !is_public(address),
-        Err(_) => {
-            let name = name.trim_end_matches('.').to_ascii_lowercase();
-            name == "localhost" || name.ends_with(".localhost") || !name.contains('.')
-        }
-    };
-    if inside {
+    if types::address::is_inside(name) {
         return Err(refused(format!("the registry {host}")));
     }
     Ok(())
-}
-
-/// Whether an address is one of the internet's.
-fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            !(v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_unspecified()
-                || v4.is_broadcast()
-                || v4.is_multicast()
-                || v4.octets()[0] == 0
-                // Shared address space, RFC 6598.
-                || (v4.octets()[0] == 100 && (64..128).contains(&v4.octets()[1])))
-        }
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => is_public(v4.into()),
-            None => {
-                !(v6.is_loopback()
-                    || v6.is_unspecified()
-                    || v6.is_multicast()
-                    || v6.is_unique_local()
-                    || v6.is_unicast_link_local())
-            }
-        },
-    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use reqwest::{
 use serde::Deserialize;
 use types::{Error, Result};
 
-use super::{challenge, connection::read_bounded, fault, fault::Fault};
+use super::{challenge, connection::read_bounded, fault, fault::Fault, outside::Http};
 
 /// What a token answer may weigh.
 const TOKEN_LIMIT: usize = 1 << 20;
@@ -40,6 +40,9 @@ pub struct Credentials {
     /// A bearer token to be sent as it is.
     #[serde(rename = "registrytoken")]
     pub registry_token: String,
+    /// Whoever asks may reach the internet alone, and not the networks around the machine.
+    #[serde(skip)]
+    pub public_only: bool,
 }
 
 /// Secrets stay out of logs.
@@ -190,8 +193,13 @@ impl Authorizer {
         self.state.lock().await.refresh.clone()
     }
 
+    /// Whether the networks around the machine are out of bounds.
+    pub(crate) fn public_only(&self) -> bool {
+        self.credentials.public_only
+    }
+
     /// What the next request carries.
-    pub(crate) async fn grant(&self, http: &reqwest::Client) -> Result<Grant, Fault> {
+    pub(crate) async fn grant(&self, http: &Http) -> Result<Grant, Fault> {
         if !self.credentials.registry_token.is_empty() {
             return Ok(Grant {
                 header: secret(&format!("Bearer {}", self.credentials.registry_token)),
@@ -291,7 +299,7 @@ impl Authorizer {
     /// Gets a token for `scopes`; the second value is a refresh token or empty.
     async fn buy(
         &self,
-        http: &reqwest::Client,
+        http: &Http,
         realm: &Url,
         service: &str,
         scopes: &BTreeSet<String>,
@@ -310,6 +318,7 @@ impl Authorizer {
         } else {
             Method::POST
         };
+        http.may_reach(realm)?;
         let request = self
             .token_request(http, realm, service, scopes)
             .timeout(Duration::from_secs(60));
@@ -356,7 +365,7 @@ impl Authorizer {
 
     fn token_request(
         &self,
-        http: &reqwest::Client,
+        http: &Http,
         realm: &Url,
         service: &str,
         scopes: &BTreeSet<String>,

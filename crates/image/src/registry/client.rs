@@ -17,6 +17,7 @@ use super::{
     connection::{Connection, Patience, host_of, scope},
     fault,
     fault::Fault,
+    outside::{self, Http},
 };
 
 /// How registries are reached.
@@ -47,6 +48,8 @@ struct Inner {
     verifying: OnceCell<reqwest::Client>,
     /// For insecure hosts: takes any certificate, and uses no proxy.
     trusting: OnceCell<reqwest::Client>,
+    /// Verifies, for those who may reach the internet alone.
+    confined: OnceCell<reqwest::Client>,
 }
 
 impl Inner {
@@ -63,28 +66,30 @@ impl Inner {
             .pool_max_idle_per_host(8)
     }
 
-    /// The client for hosts that are, or are not, insecure.
-    async fn http(self: &Arc<Self>, insecure: bool) -> Result<&reqwest::Client> {
-        let cell = if insecure {
-            &self.trusting
-        } else {
-            &self.verifying
+    /// The client for hosts that are, or are not, insecure, and for whoever may reach the
+    /// internet alone.
+    async fn http(self: &Arc<Self>, insecure: bool, public_only: bool) -> Result<Http> {
+        let verified = || match self.roots.as_slice() {
+            [] => self.builder(),
+            roots => self.builder().tls_certs_merge(roots.to_vec()),
         };
-        let builder = match (insecure, self.roots.as_slice()) {
-            (true, _) => self
-                .builder()
-                .tls_danger_accept_invalid_certs(true)
-                .no_proxy(),
-            (false, []) => self.builder(),
-            (false, roots) => self.builder().tls_certs_merge(roots.to_vec()),
+        let (cell, builder) = match (public_only, insecure) {
+            (true, _) => (&self.confined, outside::confine(verified())),
+            (false, false) => (&self.verifying, verified()),
+            (false, true) => {
+                let builder = self.builder().tls_danger_accept_invalid_certs(true);
+                (&self.trusting, builder.no_proxy())
+            }
         };
-        cell.get_or_try_init(|| async {
-            let built = tokio::task::spawn_blocking(|| builder.build()).await;
-            built
-                .during(|| "preparing the registry client")?
-                .during(|| "preparing the registry client")
-        })
-        .await
+        let client = cell
+            .get_or_try_init(|| async {
+                let built = tokio::task::spawn_blocking(|| builder.build()).await;
+                built
+                    .during(|| "preparing the registry client")?
+                    .during(|| "preparing the registry client")
+            })
+            .await?;
+        Ok(Http::new(client.clone(), public_only))
     }
 }
 
@@ -111,6 +116,7 @@ impl Client {
             roots,
             verifying: OnceCell::new(),
             trusting: OnceCell::new(),
+            confined: OnceCell::new(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -149,8 +155,9 @@ impl Client {
         path: &str,
         auth: Authorizer,
     ) -> Result<Connection, Fault> {
-        let insecure = self.is_insecure(host);
-        let http = self.inner.http(insecure).await?;
+        let public_only = auth.public_only();
+        let insecure = !public_only && self.is_insecure(host);
+        let http = self.inner.http(insecure, public_only).await?;
         let schemes: &[&str] = if insecure {
             &["https", "http"]
         } else {
@@ -160,7 +167,7 @@ impl Client {
         for scheme in schemes {
             let base = Url::parse(&format!("{scheme}://{host}/"))
                 .map_err(|source| Error::invalid(format!("invalid registry {host:?}: {source}")))?;
-            match self.ping(http, &base, &auth).await {
+            match self.ping(&http, &base, &auth).await {
                 Ok(()) => {
                     return Ok(Connection {
                         http: http.clone(),
@@ -178,12 +185,7 @@ impl Client {
 
     /// Asks `/v2/` without authorization: any answer shows that the registry is there, a 401
     /// how it wants to be asked.
-    async fn ping(
-        &self,
-        http: &reqwest::Client,
-        base: &Url,
-        auth: &Authorizer,
-    ) -> Result<(), Fault> {
+    async fn ping(&self, http: &Http, base: &Url, auth: &Authorizer) -> Result<(), Fault> {
         let url = base
             .join("v2/")
             .map_err(|source| Error::invalid(format!("invalid registry {base}: {source}")))?;
@@ -191,6 +193,7 @@ impl Client {
             header: None,
             fresh: false,
         };
+        http.may_reach(&url)?;
         match http
             .get(url.clone())
             .timeout(Duration::from_secs(15))
@@ -290,7 +293,7 @@ impl Client {
     /// Reaches `base` as a host that is not loopback would be.
     pub(crate) async fn ping_verified(&self, base: &Url) -> Result<()> {
         let auth = Authorizer::new(Credentials::default(), [], false);
-        self.ping(self.inner.http(false).await?, base, &auth)
+        self.ping(&self.inner.http(false, false).await?, base, &auth)
             .await
             .map_err(Fault::into_error)
     }

@@ -13,7 +13,7 @@ use reqwest::{
 };
 use types::{Error, Reference, Result};
 
-use super::{auth::Authorizer, fault, fault::Fault};
+use super::{auth::Authorizer, fault, fault::Fault, outside::Http};
 
 /// What an error answer may weigh.
 const ERROR_LIMIT: usize = 64 << 10;
@@ -53,7 +53,7 @@ impl Patience {
 
 /// A repository, reached.
 pub(crate) struct Connection {
-    pub(crate) http: reqwest::Client,
+    pub(crate) http: Http,
     /// `http://localhost:5000/`
     pub(crate) base: Url,
     /// `library/busybox`
@@ -124,6 +124,7 @@ impl Connection {
         method: Method,
         url: &Url,
     ) -> Result<Response, Fault> {
+        self.http.may_reach(url)?;
         let grant = self
             .auth
             .grant(&self.http)
@@ -148,6 +149,7 @@ impl Connection {
         url: &Url,
         make: impl Fn() -> reqwest::RequestBuilder,
     ) -> Result<Response, Fault> {
+        self.http.may_reach(url)?;
         let mut again = true;
         loop {
             let grant = self

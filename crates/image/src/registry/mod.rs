@@ -14,6 +14,7 @@
 //! | `resolve` | from a reference to a verified manifest |
 //! | `blob` | a layer's bytes: resumed, verified, decompressed while they arrive |
 //! | `pull`, `push`, `upload` | the two operations |
+//! | `outside` | for whom the networks around the machine are out of bounds |
 //! | `fault` | what goes wrong, in docker's words |
 //! | `glue` | the layer store as sink and source |
 
@@ -25,6 +26,7 @@ mod connection;
 mod fault;
 mod glue;
 mod manifest;
+mod outside;
 mod platform;
 mod progress;
 mod pull;
