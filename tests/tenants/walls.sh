@@ -115,8 +115,9 @@ test_users_of_their_own() {
     eq "$(as shop exec web cat /proc/self/uid_map | tr -s ' ')" " 0 $first 65536"
     as shop exec web sh -c 'id -u; adduser -D -u 1000 ada 2>/dev/null; mkdir /mine; for dir in /mine /data; do echo hi >$dir/file; chown 1000:1000 $dir/file; done; stat -c %u:%g /mine /mine/file /data /data/file /etc/hosts /dev/shm' >"$T/seen"
     eq "$(tr '\n' ' ' <"$T/seen")" '0 0:0 1000:1000 0:0 1000:1000 0:0 0:0 '
+    has "$(as shop info -f '{{.SecurityOptions}}')" name=userns; hasnt "$(docker info -f '{{.SecurityOptions}}')" name=userns
     # On disk: the same, seen by the operator and by another container of theirs.
-    local upper; upper=$KRAUD_TEST_DIR/data/containers/$(as shop inspect -f '{{.Id}}' web)/upper
+    local upper; upper=$KRAUD_TEST_DIR/data/containers/$(as shop inspect -f "{{.Id}}" web)/disk/upper
     eq "$(stat -c %u:%g "$upper/mine" "$upper/mine/file")" $'0:0\n1000:1000'
     eq "$(KR_ACCESS_TOKEN= as shop run --rm -v data:/x:ro "$IMG" stat -c %u:%g /x/file)" 1000:1000
     # Archives, of what runs and of what does not.
@@ -255,6 +256,8 @@ test_quotas() {
     as shop ps -aq --filter name=many | xargs env -u DOCKER_HOST docker --context shop rm >/dev/null
     run as shop create --memory 1g "$IMG" true; over '67108864 bytes of memory'
     run as shop create --cpus 2 "$IMG" true; over '0.5 processors'
+    run as shop update --memory 1g --memory-swap 1g one; over '67108864 bytes of memory'
+    run as shop update --cpus 2 one; over '0.5 processors'
     # Volumes need a size then.
     run as shop volume create data; ne "$RC" 0; has "$ERR" 'needs a size'
     as shop volume create -o size=60M data >/dev/null

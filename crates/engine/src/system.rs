@@ -145,6 +145,7 @@ impl Engine {
         let running = count(&[Status::Running, Status::Restarting]);
         Ok(Info {
             id: self.installation.id.clone(),
+            own_users: scope.is_tenant(),
             containers: containers.len(),
             running,
             paused,

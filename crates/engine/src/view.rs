@@ -181,6 +181,8 @@ pub struct NetworkMember {
 #[derive(Debug, Clone, Default)]
 pub struct Info {
     pub id: String,
+    /// Whether containers of the namespace have users of their own.
+    pub own_users: bool,
     pub containers: usize,
     pub running: usize,
     pub paused: usize,

@@ -50,7 +50,12 @@ pub(crate) fn run(options: &cli::Doctor) -> anyhow::Result<ExitCode> {
             loop_devices(),
         ],
         tools(&config),
-        vec![shim(), disk(&config.data_dir), group(&config.group)],
+        vec![
+            shim(),
+            disk(&config.data_dir),
+            tenants(&config.data_dir),
+            group(&config.group),
+        ],
     ]
     .concat_all();
     match options.output {
@@ -361,6 +366,22 @@ fn btrfs() -> Finding {
             "not in this kernel"
         },
         "the default pool cannot be made: use a kernel with btrfs, or kraud pool create with --engine zfs",
+    )
+}
+
+/// Containers of tenants have users of their own, and their files reach them by mapped mounts.
+fn tenants(data_dir: &Path) -> Finding {
+    let there = data_dir.ancestors().find(|dir| dir.is_dir());
+    let probed = userns::probe(there.unwrap_or(Path::new("/")));
+    finding(
+        "tenants",
+        probed.is_ok(),
+        Verdict::Warning,
+        match &probed {
+            Ok(()) => "user namespaces and mapped mounts".to_owned(),
+            Err(error) => error.to_string(),
+        },
+        "containers of tenants cannot run; the operator's can",
     )
 }
 

@@ -96,6 +96,22 @@ impl UserNamespace {
     }
 }
 
+/// Whether files below `directory` can be given to containers with users of their own: fails with
+/// what is missing. Leaves nothing behind.
+pub fn probe(directory: &Path) -> Result<()> {
+    let ids = IdRange {
+        first: IdRange::FIRST,
+        count: 1,
+    };
+    let namespace = sys::new_user_namespace(ids).during(|| "making a user namespace")?;
+    let probe = UserNamespace {
+        namespace,
+        path: PathBuf::new(),
+        ids,
+    };
+    probe.mapped(directory).map(drop)
+}
+
 /// Puts a detached mount at `target`.
 pub fn attach(mount: BorrowedFd<'_>, target: &Path) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;

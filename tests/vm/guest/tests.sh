@@ -208,3 +208,33 @@ test_many_at_once() {
     wait
     for i in 1 2 3 4 5 6; do eq "$(docker wait p$i)" "$i"; done
 }
+
+# Tenants: what all their containers have together is one group's, users are theirs, also on kernels whose overlays
+# do not take detached mounts.
+test_tenants() {
+    local token first group
+    export KRAUD_SOCKET=${DOCKER_HOST#unix://}
+    token=$(kraud tenant create shop -q)
+    mkdir -p "$T/config"; printf '{"HttpHeaders":{"Authorization":"Bearer %s"}}' "$token" >"$T/config/config.json"
+    shop() { docker --config "$T/config" "$@"; }
+    quota() { kraud tenant quota shop "$@" >/dev/null; }
+    shop load -q -i "$(busybox_archive)" >/dev/null
+    shop run -d --name box -v data:/data $IMG sleep 1000 >/dev/null
+    first=$(awk '/^Uid/ { print $2 }' "/proc/$(shop inspect -f '{{.State.Pid}}' box)/status")
+    [ "$first" -ge 1879048192 ] || fail "root of a tenant is user $first"
+    eq "$(shop exec box sh -c 'touch /x /data/x && chown 5:6 /x /data/x && stat -c %u:%g /x /data/x /bin/busybox' | tr '\n' ' ')" '5:6 5:6 0:0 '
+    eq "$(shop run --rm --ulimit nofile=1048577:1048577 --ulimit memlock=-1:-1 $IMG sh -c 'ulimit -n; ulimit -l' | tr '\n' ' ')" '1048577 unlimited '
+    shop run --rm $IMG ping -c 1 -W 5 127.0.0.1 >/dev/null
+    group=/sys/fs/cgroup/kraud-$(instance_of "$KRAUD_TEST_DIR/data")/tenant-shop
+    quota memory=64M cpus=0.5 pids=40 io=4M iops=100
+    eq "$(cat "$group/memory.max" "$group/cpu.max" "$group/pids.max" | tr '\n' ' ')" '67108864 50000 100000 40 '
+    has "$(cat "$group/io.max")" 'rbps=4194304 wbps=4194304 riops=100 wiops=100'
+    run shop run --name big --tmpfs /t:size=300m $IMG dd if=/dev/zero of=/t/x bs=1M count=200; ne "$RC" 0
+    run shop exec box sh -c 'for i in $(seq 100); do sleep 100 & done; wait'; ne "$RC" 0
+    quota memory=none cpus=none pids=none io=none iops=none
+    eq "$(cat "$group/memory.max" "$group/io.max" "$group/pids.max" | tr '\n' ' ')" 'max 8192 '
+    crash
+    eq "$(shop exec box stat -c %u /x)" 5
+    kraud tenant rm --force shop >/dev/null
+    [ ! -e "$group" ] || fail 'the group of a tenant outlives it'
+}

@@ -104,6 +104,7 @@ pub(super) fn system_info(info: Info) -> SystemInfo {
     let security = [
         (node.seccomp, "name=seccomp,profile=builtin"),
         (node.cgroupns, "name=cgroupns"),
+        (info.own_users, "name=userns"),
     ];
     SystemInfo {
         id: info.id,

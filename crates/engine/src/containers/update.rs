@@ -15,6 +15,7 @@ impl Engine {
     ) -> Result<Vec<String>> {
         let container = self.container(scope, name)?;
         crate::tenants::policy::resources(scope, &request.resources)?;
+        self.limits_fit(&scope.namespace, &request.resources)?;
         if let Some(policy) = &request.restart_policy {
             validate::restart_policy(policy)?;
             let restarts = !matches!(policy.name.as_str(), "" | "no");

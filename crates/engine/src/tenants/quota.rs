@@ -15,6 +15,7 @@ use agent::{
 use tokio::sync::OwnedMutexGuard;
 use types::{
     Error, Namespace, Result, VolumeName,
+    container::Resources,
     native::{Quota, QuotaUse},
     volume::{Class, Content, FileSystem},
 };
@@ -198,31 +199,36 @@ impl Engine {
         self.identities.quota(namespace)
     }
 
+    /// Fails when a container's own limits are above what all may have together.
+    pub(crate) fn limits_fit(&self, namespace: &Namespace, wanted: &Resources) -> Result<()> {
+        let quota = self.quota_of(namespace).unwrap_or_default();
+        if let Some(limit) = quota.memory
+            && u64::try_from(wanted.memory).unwrap_or(0) > limit
+        {
+            return Err(Error::forbidden(format!(
+                "the quota of {namespace} is {limit} bytes of memory: a container cannot have {}",
+                wanted.memory
+            )));
+        }
+        let cpus = wanted.nano_cpus as f64 / 1e9;
+        match quota.cpus {
+            Some(limit) if cpus > limit => Err(Error::forbidden(format!(
+                "the quota of {namespace} is {limit} processors: a container cannot have {cpus}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Fails unless one more container fits, and its own limits are within the quota.
     pub(crate) async fn room_for_container(
         &self,
         namespace: &Namespace,
         host: &types::HostConfig,
     ) -> Result<Turn> {
+        self.limits_fit(namespace, &host.resources)?;
         let Some(quota) = self.quota_of(namespace) else {
             return Ok(None);
         };
-        if let Some(limit) = quota.memory
-            && u64::try_from(host.resources.memory).unwrap_or(0) > limit
-        {
-            return Err(Error::forbidden(format!(
-                "the quota of {namespace} is {limit} bytes of memory: a container cannot have {}",
-                host.resources.memory
-            )));
-        }
-        if let Some(cpus) = quota.cpus
-            && host.resources.nano_cpus as f64 / 1e9 > cpus
-        {
-            return Err(Error::forbidden(format!(
-                "the quota of {namespace} is {cpus} processors: a container cannot have {}",
-                host.resources.nano_cpus as f64 / 1e9
-            )));
-        }
         let Some(limit) = quota.containers else {
             return Ok(None);
         };
