@@ -18,7 +18,7 @@ use std::fmt;
 
 pub use self::{
     cutter::{Cutter, MAX},
-    list::{List, Place, Prefix},
+    list::{Builder as ListBuilder, List, Place, Prefix},
 };
 
 /// BLAKE3 of a chunk's bytes.

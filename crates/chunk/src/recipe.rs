@@ -182,8 +182,8 @@ impl<R: BufRead> Reader<R> {
             }
             KNOWN => {
                 let (first, count) = (self.number()?, self.number()?);
-                if first.checked_add(count).is_none() {
-                    return Err(bad("a number is too large"));
+                if count == 0 || first.checked_add(count).is_none() {
+                    return Err(bad("a row of no or too many chunks"));
                 }
                 Ok(Some(Step::Known { first, count }))
             }

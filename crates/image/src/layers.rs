@@ -284,6 +284,11 @@ impl LayerStore {
             .collect()
     }
 
+    /// All that is kept of a layer.
+    pub(crate) fn directory(&self, diff_id: &Digest) -> PathBuf {
+        self.path.join(diff_id.hex())
+    }
+
     /// The directory with a layer's files.
     pub fn tree(&self, diff_id: &Digest) -> PathBuf {
         self.path.join(diff_id.hex()).join(TREE)

@@ -22,6 +22,7 @@ mod load;
 mod names;
 mod owners;
 mod pack;
+pub mod push;
 pub mod registry;
 mod rootfs;
 mod save;

@@ -265,7 +265,8 @@ impl Registry {
         let config = format!("version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: DIR/data\n{http}{extra}").replace("DIR", dir);
         let path = data.path().join("config.yml");
         std::fs::write(&path, config).unwrap();
-        let mut command = Command::new("docker-registry");
+        let binary = std::env::var_os("DOCKER_REGISTRY_BIN").unwrap_or("docker-registry".into());
+        let mut command = Command::new(binary);
         command
             .arg("serve")
             .arg(path)

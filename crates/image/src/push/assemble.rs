@@ -1,0 +1,216 @@
+//! A layer's tar put together from a recipe.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::FileExt as _,
+    },
+    sync::Arc,
+    time::Duration,
+};
+
+use chunk::{
+    Hash, List, Place,
+    recipe::{self, Step},
+};
+use rustix::fs::OFlags;
+use types::{Digest, Error, Result, error::ResultExt as _};
+
+use super::{lists::Lists, space::Space};
+use crate::{
+    allowance::Allowance,
+    fsutil::{open_beneath, open_dir},
+    layers::{Ingested, LayerGuard},
+};
+
+/// How long a chunk may be on its way.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a layer may be made of.
+#[derive(Debug)]
+pub struct Assembly<'a> {
+    pub lists: &'a Lists,
+    /// What the sender has sent.
+    pub space: Arc<Space>,
+    /// Layers of the sender's own whose lists the recipe numbers, in this order.
+    pub bases: &'a [Digest],
+    /// All other layers of its own.
+    pub own: &'a [Digest],
+}
+
+/// Makes the layer `diff_id` while its recipe and its chunks come. Fails, and leaves nothing
+/// behind, when it has another digest, when a chunk does not come, or when it is more than what is
+/// allowed.
+pub fn assemble(
+    assembly: &Assembly<'_>,
+    recipe: impl Read + Send,
+    diff_id: &Digest,
+    allowance: &Allowance,
+) -> Result<Ingested> {
+    let opening = |error: io::Error| Error::wrap("reading a recipe", error);
+    let recipe = zstd::Decoder::new(recipe).map_err(opening)?;
+    let bases = assembly
+        .bases
+        .iter()
+        .map(|layer| Source::open(assembly.lists, layer))
+        .collect::<Result<Vec<_>>>()?;
+    let own = assembly
+        .own
+        .iter()
+        // Where nobody has listed the chunks yet the sender was told that they are missing.
+        .filter(|layer| assembly.lists.known(layer).is_some())
+        .map(|layer| Source::open(assembly.lists, layer))
+        .collect::<Result<Vec<_>>>()?;
+    let tar = Tar {
+        recipe: recipe::Reader::new(BufReader::with_capacity(256 << 10, recipe)),
+        space: assembly.space.clone(),
+        bases,
+        own,
+        row: (0, 0),
+        ready: Vec::new(),
+        at: 0,
+        open: None,
+    };
+    assembly
+        .lists
+        .layers()
+        .ingest_for(allowance, tar, Some(diff_id))
+}
+
+/// A layer that chunks are taken from.
+struct Source {
+    list: Arc<List>,
+    tree: OwnedFd,
+    _guard: LayerGuard,
+}
+
+impl Source {
+    fn open(lists: &Lists, layer: &Digest) -> Result<Self> {
+        let missing = || Error::not_found(format!("layer {layer} does not exist"));
+        let guard = lists.layers().pin(layer).ok_or_else(missing)?;
+        let tree =
+            open_dir(&lists.layers().tree(layer)).during(|| format!("opening layer {layer}"))?;
+        Ok(Self {
+            list: lists.of(layer)?,
+            tree,
+            _guard: guard,
+        })
+    }
+}
+
+/// The tar as it comes into being.
+struct Tar<R> {
+    recipe: recipe::Reader<R>,
+    space: Arc<Space>,
+    bases: Vec<Source>,
+    own: Vec<Source>,
+    /// Number and count of what is left of a row of known chunks.
+    row: (u64, u64),
+    ready: Vec<u8>,
+    at: usize,
+    /// The file that was read last.
+    open: Option<(Vec<u8>, usize, File)>,
+}
+
+impl<R: io::BufRead> Read for Tar<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.ready.len() && !self.more()? {
+            return Ok(0);
+        }
+        let count = buffer.len().min(self.ready.len() - self.at);
+        buffer[..count].copy_from_slice(&self.ready[self.at..self.at + count]);
+        self.at += count;
+        Ok(count)
+    }
+}
+
+impl<R: io::BufRead> Tar<R> {
+    /// Makes the next bytes ready; false at the end.
+    fn more(&mut self) -> io::Result<bool> {
+        self.ready.clear();
+        self.at = 0;
+        if self.row.1 > 0 {
+            let number = self.row.0;
+            self.row = (number + 1, self.row.1 - 1);
+            self.known(number)?;
+            return Ok(true);
+        }
+        match self.recipe.step()? {
+            None => return Ok(false),
+            Some(Step::Bytes(bytes)) => self.ready = bytes,
+            Some(Step::Known { first, count }) => {
+                self.row = (first, count);
+                // No row is empty: this ends with its first chunk.
+                return self.more();
+            }
+            Some(Step::Chunk { hash, length }) => {
+                self.chunk(&hash)?;
+                if self.ready.len() != length as usize {
+                    return Err(crate::tar::bad("bad recipe: a chunk has another length"));
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// A chunk by its number in the lists of all bases, one after the other.
+    fn known(&mut self, number: u64) -> io::Result<()> {
+        let mut rest = usize::try_from(number).unwrap_or(usize::MAX);
+        for at in 0..self.bases.len() {
+            let list = self.bases[at].list.clone();
+            match rest.checked_sub(list.len()) {
+                Some(less) => rest = less,
+                None => {
+                    let place = list.place(rest).ok_or(io::ErrorKind::InvalidData)?;
+                    return self.take(at, false, place);
+                }
+            }
+        }
+        Err(crate::tar::bad(
+            "bad recipe: there is no chunk of this number",
+        ))
+    }
+
+    fn chunk(&mut self, hash: &Hash) -> io::Result<()> {
+        if self.space.read(hash, &mut self.ready)? {
+            return Ok(());
+        }
+        for (own, count) in [(false, self.bases.len()), (true, self.own.len())] {
+            for at in 0..count {
+                let sources = if own { &self.own } else { &self.bases };
+                let list = sources[at].list.clone();
+                if let Some(place) = list.find(hash).and_then(|number| list.place(number)) {
+                    return self.take(at, own, place);
+                }
+            }
+        }
+        if self.space.wait_for(hash, PATIENCE) && self.space.read(hash, &mut self.ready)? {
+            return Ok(());
+        }
+        Err(crate::tar::bad(format!(
+            "chunk {hash:?} is missing, and did not come within {} s",
+            PATIENCE.as_secs()
+        )))
+    }
+
+    /// Reads a chunk of a layer.
+    fn take(&mut self, at: usize, own: bool, place: Place<'_>) -> io::Result<()> {
+        let key = if own { self.bases.len() + at } else { at };
+        let same = self
+            .open
+            .as_ref()
+            .is_some_and(|(path, of, _)| *of == key && path == place.path);
+        if !same {
+            let source = if own { &self.own[at] } else { &self.bases[at] };
+            let file = open_beneath(source.tree.as_fd(), place.path, OFlags::RDONLY)?;
+            self.open = Some((place.path.to_vec(), key, File::from(file)));
+        }
+        if let Some((_, _, file)) = &self.open {
+            self.ready.resize(place.length as usize, 0);
+            file.read_exact_at(&mut self.ready, place.offset)?;
+        }
+        Ok(())
+    }
+}

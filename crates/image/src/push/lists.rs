@@ -1,0 +1,186 @@
+//! Lists of the chunks of layers: made when first asked for, and kept beside the layer.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    io::{self, BufReader, BufWriter, Write as _},
+    os::fd::{AsFd as _, OwnedFd},
+    sync::{Arc, Mutex},
+};
+
+use chunk::{Cutter, Hash, List};
+use rustix::fs::{FileType, Mode, OFlags, openat};
+use types::{Digest, Error, Result, error::ResultExt as _};
+
+use crate::{
+    fsutil::{deeper, join, kind, lstat, names, open_child_dir, open_dir, path},
+    layers::{LayerStore, lock},
+};
+
+/// The file of a layer's directory.
+const FILE: &str = "chunks";
+/// Lists in memory, bytes together.
+const WEIGHT: usize = 64 << 20;
+
+/// The lists of a layer store. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Lists(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    layers: Arc<LayerStore>,
+    kept: Mutex<Kept>,
+    /// One is made at a time: it takes a processor.
+    making: Mutex<()>,
+}
+
+/// Lists that were used lately.
+#[derive(Debug, Default)]
+struct Kept {
+    lists: HashMap<Digest, (u64, Arc<List>)>,
+    weight: usize,
+    clock: u64,
+}
+
+impl Kept {
+    fn get(&mut self, layer: &Digest) -> Option<Arc<List>> {
+        self.clock += 1;
+        let (used, list) = self.lists.get_mut(layer)?;
+        *used = self.clock;
+        Some(list.clone())
+    }
+
+    fn put(&mut self, layer: &Digest, list: &Arc<List>) {
+        self.clock += 1;
+        self.weight += list.weight();
+        if let Some((_, old)) = self.lists.insert(layer.clone(), (self.clock, list.clone())) {
+            self.weight -= old.weight();
+        }
+        while self.weight > WEIGHT && self.lists.len() > 1 {
+            let oldest = self.lists.iter().min_by_key(|(_, (used, _))| *used);
+            let Some(oldest) = oldest.map(|(layer, _)| layer.clone()) else {
+                return;
+            };
+            if let Some((_, gone)) = self.lists.remove(&oldest) {
+                self.weight -= gone.weight();
+            }
+        }
+    }
+}
+
+impl Lists {
+    /// The lists of `layers`.
+    pub fn new(layers: Arc<LayerStore>) -> Self {
+        Self(Arc::new(Inner {
+            layers,
+            kept: Mutex::default(),
+            making: Mutex::default(),
+        }))
+    }
+
+    /// The store that they are of.
+    pub fn layers(&self) -> &Arc<LayerStore> {
+        &self.0.layers
+    }
+
+    /// The list of a layer, made if there is none yet: that reads all of the layer.
+    pub fn of(&self, layer: &Digest) -> Result<Arc<List>> {
+        if let Some(list) = self.known(layer) {
+            return Ok(list);
+        }
+        let _one = lock(&self.0.making);
+        if let Some(list) = self.known(layer) {
+            return Ok(list);
+        }
+        let guard = self.0.layers.pin(layer);
+        if guard.is_none() {
+            return Err(Error::not_found(format!("layer {layer} does not exist")));
+        }
+        let list = Arc::new(self.make(layer)?);
+        lock(&self.0.kept).put(layer, &list);
+        Ok(list)
+    }
+
+    /// The list of a layer if it has been made.
+    pub fn known(&self, layer: &Digest) -> Option<Arc<List>> {
+        if let Some(list) = lock(&self.0.kept).get(layer) {
+            return Some(list);
+        }
+        let file = File::open(self.0.layers.directory(layer).join(FILE)).ok()?;
+        // One that cannot be read (of an older kraud, or cut off by a crash) is made anew.
+        let list = Arc::new(List::read(&mut BufReader::with_capacity(256 << 10, file)).ok()?);
+        lock(&self.0.kept).put(layer, &list);
+        Some(list)
+    }
+
+    fn make(&self, layer: &Digest) -> Result<List> {
+        let making = || format!("listing the chunks of layer {layer}");
+        let tree = open_dir(&self.0.layers.tree(layer)).during(making)?;
+        let list = List::build(|builder| {
+            let mut walk = Walk {
+                builder,
+                cutter: Cutter::default(),
+                seen: HashSet::new(),
+                depth: 0,
+            };
+            walk.directory(&open_child_dir(&tree, b".")?, b"")
+        })
+        .during(making)?;
+        let directory = self.0.layers.directory(layer);
+        let temporary = directory.join(format!("{FILE}.new"));
+        let write = || -> io::Result<()> {
+            let mut file = BufWriter::with_capacity(256 << 10, File::create(&temporary)?);
+            list.write(&mut file)?;
+            file.flush()?;
+            std::fs::rename(&temporary, directory.join(FILE))
+        };
+        write().during(making)?;
+        Ok(list)
+    }
+}
+
+/// A walk through a tree, in the order of names.
+struct Walk<'a> {
+    builder: &'a mut chunk::ListBuilder,
+    cutter: Cutter,
+    /// Files with several names.
+    seen: HashSet<u64>,
+    depth: usize,
+}
+
+impl Walk<'_> {
+    fn directory(&mut self, dir: &OwnedFd, at: &[u8]) -> io::Result<()> {
+        self.depth = deeper(self.depth)?;
+        for name in names(dir)? {
+            let Some(stat) = lstat(dir, &name)? else {
+                continue;
+            };
+            let full = join(at, &name);
+            match kind(&stat) {
+                FileType::Directory => self.directory(&open_child_dir(dir, &name)?, &full)?,
+                FileType::RegularFile if stat.st_size > 0 => {
+                    if stat.st_nlink > 1 && !self.seen.insert(stat.st_ino) {
+                        continue;
+                    }
+                    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    let file = openat(dir.as_fd(), path(&name), flags, Mode::empty())?;
+                    self.file(File::from(file), &full)?;
+                }
+                _ => {}
+            }
+        }
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn file(&mut self, file: File, full: &[u8]) -> io::Result<()> {
+        self.builder.file(full);
+        let (builder, mut offset) = (&mut *self.builder, 0);
+        self.cutter.cut(file, |bytes| {
+            builder.chunk(Hash::of(bytes), offset, bytes.len() as u32);
+            offset += bytes.len() as u64;
+            Ok(())
+        })?;
+        Ok(())
+    }
+}
