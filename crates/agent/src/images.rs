@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use types::{
     Digest, Error, Reference, Result,
     image::{LayerRef, NewImage, Platform, PushImage, PushedImage, SaveImage},
+    native::PushReceived,
 };
 
 use crate::io::Reader;
@@ -129,6 +130,17 @@ pub struct PushRequest {
     pub credentials: Credentials,
 }
 
+/// What a pushed layer may be made of.
+#[derive(Debug, Clone, Default)]
+pub struct PushSources {
+    /// What its sender has sent.
+    pub space: String,
+    /// Layers of the sender's own whose chunks the recipe numbers.
+    pub bases: Vec<Digest>,
+    /// All other layers of its own.
+    pub own: Vec<Digest>,
+}
+
 /// What a node can do with images.
 #[async_trait::async_trait]
 pub trait NodeImages: Send + Sync + 'static {
@@ -159,6 +171,34 @@ pub trait NodeImages: Send + Sync + 'static {
         platform: Option<Platform>,
         progress: mpsc::Sender<LoadProgress>,
     ) -> Result<Unpacked, LoadError>;
+    /// The starts of the hashes of the chunks of layers, one list after the other. What has not
+    /// been listed is read for it.
+    async fn push_prefixes(&self, bases: &[Digest]) -> Result<Vec<u8>>;
+    /// Which chunks, by their hashes one after the other, neither lie in `own` layers nor in
+    /// `space`: one byte each, 1 for missing.
+    async fn push_missing(&self, space: &str, own: &[Digest], hashes: &[u8]) -> Result<Vec<u8>>;
+    /// Takes chunks into `space`, where no more than `limit` bytes lie.
+    async fn push_receive(
+        &self,
+        space: &str,
+        session: &str,
+        chunks: Reader,
+        limit: u64,
+    ) -> Result<PushReceived>;
+    /// Makes a layer of a recipe while it comes.
+    async fn push_layer(
+        &self,
+        from: &PushSources,
+        diff_id: &Digest,
+        recipe: Reader,
+        allowance: Allowance,
+    ) -> Result<MadeLayer>;
+    /// A push is done: what it brought into `space` goes, and the chunks of its layers are listed.
+    async fn push_done(&self, space: &str, session: &str, layers: &[Digest]) -> Result<()>;
+    /// Removes a space with all that is in it.
+    async fn push_forget(&self, space: &str) -> Result<()>;
+    /// Removes what pushes that were interrupted a day ago or longer have left.
+    async fn push_expire(&self) -> Result<()>;
     /// Writes images into an archive. Fails at once when a layer is not there.
     async fn images_save(&self, images: &[SaveImage]) -> Result<Reader>;
     /// Begins to pull.

@@ -13,6 +13,7 @@ mod images;
 pub mod library;
 mod networks;
 mod pools;
+mod push;
 pub mod record;
 #[cfg(test)]
 mod record_golden;
@@ -112,6 +113,7 @@ pub struct Inner {
     events: Events,
     installation: record::InstallationRecord,
     identities: identity::Identities,
+    pushes: push::Table,
     turns: tenants::quota::Turns,
     /// None where there is no data directory.
     audit: Option<identity::Audit>,
@@ -171,6 +173,7 @@ impl Engine {
             installation,
             identities,
             turns: tenants::quota::Turns::default(),
+            pushes: push::Table::default(),
             audit,
             writer,
             started_at: Time::now(),
@@ -190,6 +193,7 @@ impl Engine {
                 tracing::warn!(%error, "layers that nobody needs could not be removed");
             }
         });
+        tokio::spawn(expire_pushes(Arc::downgrade(&engine.0)));
         Ok(engine)
     }
 
@@ -217,5 +221,17 @@ impl Engine {
 
     pub(crate) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
+    }
+}
+
+/// Every hour, what interrupted pushes left a day ago goes; ends with the engine.
+async fn expire_pushes(engine: std::sync::Weak<Inner>) {
+    let mut hourly = tokio::time::interval(std::time::Duration::from_secs(3600));
+    loop {
+        hourly.tick().await;
+        match engine.upgrade() {
+            Some(inner) => Engine(inner).push_expire().await,
+            None => return,
+        }
     }
 }

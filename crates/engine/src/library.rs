@@ -135,7 +135,7 @@ impl Library {
     }
 
     /// The layers of a namespace's images.
-    async fn layers_of(&self, ns: &Namespace) -> Result<HashSet<Digest>> {
+    pub(crate) async fn layers_of(&self, ns: &Namespace) -> Result<HashSet<Digest>> {
         let index = self.catalog.index(ns).await?;
         let layers = index.images.values().flat_map(|image| &image.layers);
         Ok(layers.map(|layer| layer.diff_id.clone()).collect())
@@ -144,6 +144,19 @@ impl Library {
     async fn charge_of(&self, layers: &HashSet<Digest>) -> Result<u64> {
         let layers: Vec<Digest> = layers.iter().cloned().collect();
         self.node.layers_charge(&layers).await
+    }
+
+    /// The node that has the layers.
+    pub(crate) fn node(&self) -> &dyn NodeImages {
+        self.node.as_ref()
+    }
+
+    /// Bytes that a namespace may still bring; `None` for no limit.
+    pub(crate) async fn room(&self, ns: &Namespace) -> Result<Option<u64>> {
+        match self.limit(ns) {
+            Some(limit) => Ok(Some(limit.saturating_sub(self.charge(ns).await?))),
+            None => Ok(None),
+        }
     }
 
     /// Bytes that a namespace's images count for, each layer once.
@@ -179,7 +192,7 @@ impl Library {
         recorded
     }
 
-    fn held(&self, hold: HoldId) -> Held {
+    pub(crate) fn held(&self, hold: HoldId) -> Held {
         Held {
             node: self.node.clone(),
             hold: Some(hold),
@@ -205,7 +218,7 @@ impl Library {
     /// The layers that a namespace may use by digest alone, and how much it may bring. For a
     /// tenant the former are its own images': nobody gets at a layer, or learns that it is
     /// there, by naming it.
-    async fn allowance(&self, ns: &Namespace) -> Result<Allowance> {
+    pub(crate) async fn allowance(&self, ns: &Namespace) -> Result<Allowance> {
         if *ns == Namespace::default() {
             return Ok(Allowance::all());
         }
@@ -334,7 +347,7 @@ impl Library {
     }
 
     /// Records an image while all its layers are held.
-    async fn record_held(&self, ns: &Namespace, image: NewImage) -> Result<Arc<Image>> {
+    pub(crate) async fn record_held(&self, ns: &Namespace, image: NewImage) -> Result<Arc<Image>> {
         let layers: Vec<Digest> = image
             .layers
             .iter()
@@ -496,7 +509,7 @@ impl Library {
     }
 
     /// Removes layers that a failed or finished operation left without a record.
-    async fn drop_unneeded(&self, candidates: impl IntoIterator<Item = Digest>) {
+    pub(crate) async fn drop_unneeded(&self, candidates: impl IntoIterator<Item = Digest>) {
         if let Err(error) = self.sweep(candidates.into_iter().collect()).await {
             tracing::warn!(%error, "layers that nothing needs stay until the next start");
         }

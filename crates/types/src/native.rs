@@ -6,6 +6,7 @@
 
 mod identity;
 mod pool;
+mod push;
 #[cfg(feature = "schema")]
 mod schema;
 mod snapshot;
@@ -21,6 +22,10 @@ pub use self::{
         TokenCreated, TokenList, Whoami,
     },
     pool::{Pool, PoolCreate, PoolEngine, PoolGrow, PoolList, PoolSource},
+    push::{
+        PushBases, PushBegin, PushCommit, PushImage, PushNeeds, PushPlan, PushReceived,
+        PushedImage, PushedLayer,
+    },
     snapshot::{
         Change, ChangeKind, ChangeList, Rollback, RollbackRequest, Snapshot, SnapshotCreate,
         SnapshotList, SnapshotOrigin, SnapshotRename,

@@ -8,6 +8,7 @@ use std::{
 
 use image::{
     Ingested, LayerGuard, LayerStore,
+    push::{Assembly, Lists, Spaces, assemble},
     registry::{self, Client, Options, PullKeeper, Report},
 };
 use tokio::sync::mpsc;
@@ -15,13 +16,14 @@ use tokio_util::io::SyncIoBridge;
 use types::{
     Digest, Error, Reference, Result,
     image::{LayerRef, NewImage, Platform, PushedImage, SaveImage},
+    native::PushReceived,
 };
 
 use super::{archive::packed, blocking};
 use crate::{
     images::{
         Credentials, HoldId, Inspection, LoadError, LoadProgress, MadeLayer, NodeImages, Progress,
-        PullEvent, PullRequest, Pulling, PushRequest, SweepId, Unpacked,
+        PullEvent, PullRequest, Pulling, PushRequest, PushSources, SweepId, Unpacked,
     },
     io::Reader,
 };
@@ -32,6 +34,8 @@ pub struct LocalImages(Arc<Inner>);
 
 struct Inner {
     layers: Arc<LayerStore>,
+    lists: Lists,
+    spaces: Arc<Spaces>,
     registries: Client,
     holds: Mutex<HashMap<HoldId, Vec<LayerGuard>>>,
     /// The sweep that has begun. Locked while it removes, so that no other begins then.
@@ -61,8 +65,12 @@ impl LocalImages {
             user_agent: format!("kraud/{}", env!("CARGO_PKG_VERSION")),
             ..Options::default()
         })?;
+        let spaces = Arc::new(Spaces::new(&data_dir));
+        let layers = blocking(move || LayerStore::open(&data_dir)).await?;
         Ok(Self(Arc::new(Inner {
-            layers: blocking(move || LayerStore::open(&data_dir)).await?,
+            lists: Lists::new(layers.clone()),
+            layers,
+            spaces,
             registries,
             holds: Mutex::default(),
             sweep: Mutex::default(),
@@ -191,6 +199,109 @@ impl NodeImages for LocalImages {
         let (layers, tar) = (self.layers().clone(), SyncIoBridge::new(tar));
         let layer = blocking(move || layers.ingest_for(&allowance, tar, None)).await?;
         Ok(self.made(layer))
+    }
+
+    async fn push_prefixes(&self, bases: &[Digest]) -> Result<Vec<u8>> {
+        let (images, bases) = (self.clone(), bases.to_vec());
+        blocking(move || {
+            let mut prefixes = Vec::new();
+            for base in &bases {
+                let list = images.0.lists.of(base)?;
+                prefixes.extend(list.prefixes().flat_map(|prefix| prefix.0));
+            }
+            Ok(prefixes)
+        })
+        .await
+    }
+
+    async fn push_missing(&self, space: &str, own: &[Digest], hashes: &[u8]) -> Result<Vec<u8>> {
+        let hashes = chunk::Hash::many(hashes)
+            .ok_or_else(|| Error::invalid("invalid request: it ends within a hash"))?;
+        let (images, space, own) = (self.clone(), space.to_owned(), own.to_vec());
+        blocking(move || {
+            let space = images.0.spaces.of(&space)?;
+            let lists: Vec<_> = own
+                .iter()
+                .filter_map(|layer| images.0.lists.known(layer))
+                .collect();
+            let missing = |hash: &chunk::Hash| {
+                !space.has(hash) && lists.iter().all(|list| list.find(hash).is_none())
+            };
+            Ok(hashes.iter().map(|hash| missing(hash).into()).collect())
+        })
+        .await
+    }
+
+    async fn push_receive(
+        &self,
+        space: &str,
+        session: &str,
+        chunks: Reader,
+        limit: u64,
+    ) -> Result<PushReceived> {
+        let (images, space) = (self.clone(), space.to_owned());
+        let (session, chunks) = (session.to_owned(), SyncIoBridge::new(chunks));
+        blocking(move || {
+            let space = images.0.spaces.of(&space)?;
+            let chunks = image::push::decompress(chunks)
+                .map_err(|error| Error::wrap("receiving chunks", error))?;
+            let received = space.receive(&session, chunks, limit)?;
+            Ok(PushReceived {
+                chunks: received.chunks,
+                bytes: received.bytes,
+            })
+        })
+        .await
+    }
+
+    async fn push_layer(
+        &self,
+        from: &PushSources,
+        diff_id: &Digest,
+        recipe: Reader,
+        allowance: image::Allowance,
+    ) -> Result<MadeLayer> {
+        let (images, from, diff_id) = (self.clone(), from.clone(), diff_id.clone());
+        let recipe = SyncIoBridge::new(recipe);
+        let layer = blocking(move || {
+            let assembly = Assembly {
+                lists: &images.0.lists,
+                space: images.0.spaces.of(&from.space)?,
+                bases: &from.bases,
+                own: &from.own,
+            };
+            assemble(&assembly, recipe, &diff_id, &allowance)
+        })
+        .await?;
+        Ok(self.made(layer))
+    }
+
+    async fn push_done(&self, space: &str, session: &str, layers: &[Digest]) -> Result<()> {
+        let (images, space) = (self.clone(), space.to_owned());
+        let (session, layers) = (session.to_owned(), layers.to_vec());
+        let listing = move || -> Result<()> {
+            // Listed before what was sent goes: others may have been told that it is there.
+            for layer in &layers {
+                images.0.lists.of(layer)?;
+            }
+            images.0.spaces.of(&space)?.drop_session(&session);
+            Ok(())
+        };
+        blocking(listing).await
+    }
+
+    async fn push_forget(&self, space: &str) -> Result<()> {
+        let (spaces, space) = (self.0.spaces.clone(), space.to_owned());
+        blocking(move || spaces.remove(&space)).await
+    }
+
+    async fn push_expire(&self) -> Result<()> {
+        let spaces = self.0.spaces.clone();
+        blocking(move || {
+            spaces.drop_old();
+            Ok(())
+        })
+        .await
     }
 
     async fn images_load(

@@ -9,6 +9,7 @@ mod files;
 mod identity;
 mod openapi;
 mod pools;
+mod push;
 mod snapshots;
 mod system;
 mod table;

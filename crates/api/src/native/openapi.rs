@@ -101,6 +101,7 @@ fn content(content: Content, generator: &mut SchemaGenerator) -> Option<Value> {
             Some(json!({ "application/json": { "schema": schema(generator) } }))
         }
         Content::Tar => Some(json!({ "application/x-tar": {} })),
+        Content::Octets => Some(json!({ "application/octet-stream": {} })),
     }
 }
 

@@ -9,7 +9,7 @@ use types::{Access, native as n};
 
 use super::{
     dispatch::{self, Handler},
-    files, identity, pools, snapshots, system, volumes,
+    files, identity, pools, push, snapshots, system, volumes,
 };
 use crate::docker::dispatch::usual_access;
 
@@ -47,6 +47,7 @@ pub enum Content {
     None,
     Json(fn(&mut SchemaGenerator) -> Schema),
     Tar,
+    Octets,
 }
 
 /// JSON of a type.
@@ -95,6 +96,14 @@ impl<S> Route<S> {
     }
     fn gives_tar(mut self) -> Self {
         self.answer = Content::Tar;
+        self
+    }
+    fn takes_octets(mut self) -> Self {
+        self.request = Content::Octets;
+        self
+    }
+    fn gives_octets(mut self) -> Self {
+        self.answer = Content::Octets;
         self
     }
     fn makes<T: JsonSchema>(mut self) -> Self {
@@ -159,6 +168,16 @@ const NAMESPACE: Param = Param {
     required: false,
     description: "For the operator: another namespace than one's own.",
 };
+const SESSION: Param = Param {
+    name: "session",
+    required: true,
+    description: "The push, from its begin.",
+};
+const BASES: Param = Param {
+    name: "bases",
+    required: false,
+    description: "The layers whose chunks the recipe numbers, by their digests, with commas between.",
+};
 const PATH: Param = Param {
     name: "path",
     required: true,
@@ -187,6 +206,7 @@ static TABLE: LazyLock<Vec<Route<Engine>>> = LazyLock::new(|| {
     rows.extend(snapshot_rows());
     rows.extend(pool_rows());
     rows.extend(identity_rows());
+    rows.extend(push_rows());
     rows
 });
 
@@ -364,4 +384,37 @@ fn identity_rows() -> Vec<Route<Engine>> {
         .query(&[FORCE_TENANT])
         .gives_nothing(),
     ]
+}
+
+fn push_rows() -> Vec<Route<Engine>> {
+    let rows = vec![
+        row!(POST "/push", push::begin, "push_begin", "Begin to push images: what is missing of them.")
+            .takes::<n::PushBegin>()
+            .gives::<n::PushPlan>(),
+        row!(POST "/push/prefixes", push::prefixes, "push_prefixes",
+            "The first six bytes of the BLAKE3 hash of each chunk of layers of one's own, in order.")
+        .takes::<n::PushBases>()
+        .gives_octets(),
+        row!(POST "/push/missing", push::missing, "push_missing",
+            "Which chunks have to be sent. The body is their hashes, 32 bytes each; the answer has a byte for each, 1 for missing.")
+        .takes_octets()
+        .gives_octets(),
+        row!(POST "/push/chunks", push::chunks, "push_chunks",
+            "Send chunks: zstd of, for each, its length (four bytes, little-endian) and its bytes.")
+        .query(&[SESSION])
+        .takes_octets()
+        .gives::<n::PushReceived>(),
+        row!(POST "/push/layers/{layer}", push::layer, "push_layer",
+            "Put a layer together from a recipe (zstd), while its chunks still come.")
+        .query(&[BASES])
+        .takes_octets()
+        .gives::<n::PushedLayer>(),
+        row!(POST "/push/images", push::commit, "push_commit",
+            "Record an image whose layers are there, and tag it.")
+        .takes::<n::PushCommit>()
+        .gives::<n::PushedImage>(),
+    ];
+    rows.into_iter()
+        .map(|row| row.needs(Access::Push))
+        .collect()
 }

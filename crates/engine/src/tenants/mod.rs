@@ -192,6 +192,7 @@ impl Engine {
         }
         let all = Filters::parse(Some(r#"{"dangling":["false"]}"#))?;
         self.image_prune(&scope, &all).await?;
+        self.push_forget(name).await?;
         self.drop_networks(name).await?;
         if let Some(share) = self.share(name) {
             self.agent.share_remove(&share).await?;

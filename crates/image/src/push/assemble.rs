@@ -50,7 +50,7 @@ pub fn assemble(
     allowance: &Allowance,
 ) -> Result<Ingested> {
     let opening = |error: io::Error| Error::wrap("reading a recipe", error);
-    let recipe = zstd::Decoder::new(recipe).map_err(opening)?;
+    let recipe = super::decompress(recipe).map_err(opening)?;
     let bases = assembly
         .bases
         .iter()

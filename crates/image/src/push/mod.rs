@@ -8,6 +8,19 @@ mod assemble;
 mod lists;
 mod space;
 
+use std::io::{self, BufReader, Read};
+
+/// What both sides of a push may keep of what is compressed, as a power of two: 8 MiB.
+const WINDOW: u32 = 23;
+
+/// Undoes the compression of what a push sends.
+pub fn decompress(body: impl Read) -> io::Result<impl Read> {
+    let mut decoder = zstd::Decoder::with_buffer(BufReader::with_capacity(256 << 10, body))?;
+    // Whoever sends shall not choose how much memory is taken.
+    decoder.window_log_max(WINDOW)?;
+    Ok(decoder)
+}
+
 pub use self::{
     assemble::{Assembly, assemble},
     lists::Lists,

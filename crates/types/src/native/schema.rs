@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::{
-    ContainerId, Kind, Namespace, PoolName, SnapshotId, SnapshotName, Time, TokenId, VolumeId,
-    VolumeName, volume::schedule::Schedule,
+    ContainerId, Digest, Kind, Namespace, PoolName, Reference, SnapshotId, SnapshotName, Time,
+    TokenId, VolumeId, VolumeName, volume::schedule::Schedule,
 };
 
 macro_rules! text {
@@ -31,6 +31,8 @@ text! {
     VolumeId { "pattern": "^[0-9a-f]{64}$" }
     SnapshotId { "pattern": "^[0-9a-f]{64}$" }
     ContainerId { "pattern": "^[0-9a-f]{64}$" }
+    Digest { "pattern": "^sha256:[0-9a-f]{64}$" }
+    Reference { "description": "an image's name, as in `shop/web:1.2`" }
     Time { "format": "date-time" }
     Schedule {
         "description": "`none`, or how many of each period are kept, as in `hourly:24,daily:7`"

@@ -1,0 +1,330 @@
+//! `kra push`: images that come as what is new in them.
+//!
+//! Whoever pushes uses chunks that lie in layers of its own images, and chunks that it has sent;
+//! of all others it does not learn whether they are there. A layer that has been put together is
+//! held for its namespace until an image has it, at most a day.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use agent::{Reader, images::PushSources};
+use types::{
+    Digest, Error, Namespace, Result,
+    image::{LayerRef, NewImage},
+    native::{PushBegin, PushCommit, PushNeeds, PushPlan, PushReceived, PushedImage, PushedLayer},
+};
+
+use crate::{Engine, Scope, library::Held};
+
+/// How long a layer without an image is held.
+const HELD: Duration = Duration::from_secs(24 * 3600);
+/// Bytes that a namespace may have sent and not put into an image, where no quota says less.
+const ROOM: u64 = 64 << 30;
+/// Layers that a push is told of as bases, at the most: each costs a list of its chunks.
+const BASES: usize = 16;
+
+/// Layers that were pushed and that no image has yet.
+#[derive(Default)]
+pub(crate) struct Table(Mutex<HashMap<(Namespace, Digest), Brought>>);
+
+struct Brought {
+    layer: LayerRef,
+    held: Held,
+    at: Instant,
+}
+
+impl Table {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Namespace, Digest), Brought>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, ns: &Namespace, layer: &Digest) -> Option<LayerRef> {
+        let table = self.lock();
+        let found = table.get(&(ns.clone(), layer.clone()))?;
+        Some(found.layer.clone())
+    }
+
+    /// Takes out what matches.
+    fn take(&self, goes: impl Fn(&(Namespace, Digest), &Brought) -> bool) -> Vec<(Digest, Held)> {
+        let mut table = self.lock();
+        let gone = table.extract_if(|key, brought| goes(key, brought));
+        gone.map(|((_, layer), brought)| (layer, brought.held))
+            .collect()
+    }
+}
+
+/// A push's name: made here, and part of file names.
+fn session(text: &str) -> Result<&str> {
+    let fine = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if fine {
+        Ok(text)
+    } else {
+        Err(Error::invalid(format!(
+            "invalid session {text:?}: begin the push anew"
+        )))
+    }
+}
+
+impl Engine {
+    /// Begins a push.
+    pub async fn push_begin(&self, scope: &Scope, wanted: &PushBegin) -> Result<PushPlan> {
+        let ns = &scope.namespace;
+        let index = self.catalog.index(ns).await?;
+        let own = self.images.layers_of(ns).await?;
+        let mut images = Vec::new();
+        let mut needed: HashSet<&Digest> = HashSet::new();
+        for image in &wanted.images {
+            let known = index.images.contains_key(&image.id);
+            let missing: Vec<Digest> = image
+                .layers
+                .iter()
+                .filter(|layer| {
+                    !known && !own.contains(layer) && self.pushes.get(ns, layer).is_none()
+                })
+                .cloned()
+                .collect();
+            needed.extend(&image.layers);
+            images.push(PushNeeds { known, missing });
+        }
+        let mut bases = Vec::new();
+        for (image, needs) in wanted.images.iter().zip(&images) {
+            if needs.missing.is_empty() {
+                continue;
+            }
+            // What the tag points at now, else the newest of the repository.
+            let name = image.reference.name();
+            let of_repository = index
+                .references
+                .iter()
+                .filter(|(one, _)| one.name() == name);
+            let newest = of_repository
+                .filter_map(|(reference, id)| Some((reference, index.images.get(id)?)))
+                .max_by_key(|(reference, image_there)| {
+                    (**reference == image.reference, image_there.last_tagged)
+                });
+            let layers = newest.iter().flat_map(|(_, image)| &image.layers);
+            for layer in layers.map(|layer| &layer.diff_id) {
+                // One that stays as it is has little in common with one that changed.
+                if !needed.contains(layer) && !bases.contains(layer) && bases.len() < BASES {
+                    bases.push(layer.clone());
+                }
+            }
+        }
+        Ok(PushPlan {
+            session: types::id::random_hex()[..32].to_owned(),
+            images,
+            bases,
+        })
+    }
+
+    /// Fails unless all of these are layers of the namespace's images.
+    async fn must_be_own(&self, ns: &Namespace, layers: &[Digest]) -> Result<HashSet<Digest>> {
+        let own = self.images.layers_of(ns).await?;
+        match layers.iter().find(|layer| !own.contains(layer)) {
+            Some(missing) => Err(Error::conflict(format!(
+                "layer {missing} is in no image any more: begin the push anew"
+            ))),
+            None => Ok(own),
+        }
+    }
+
+    /// The starts of the hashes of the chunks of one's own layers.
+    pub async fn push_prefixes(&self, scope: &Scope, bases: &[Digest]) -> Result<Vec<u8>> {
+        self.must_be_own(&scope.namespace, bases).await?;
+        self.images.node().push_prefixes(bases).await
+    }
+
+    /// Which chunks have to be sent.
+    pub async fn push_missing(&self, scope: &Scope, hashes: &[u8]) -> Result<Vec<u8>> {
+        let ns = &scope.namespace;
+        let own: Vec<Digest> = self.images.layers_of(ns).await?.into_iter().collect();
+        self.images
+            .node()
+            .push_missing(ns.as_str(), &own, hashes)
+            .await
+    }
+
+    /// Takes chunks.
+    pub async fn push_receive(
+        &self,
+        scope: &Scope,
+        name: &str,
+        chunks: Reader,
+    ) -> Result<PushReceived> {
+        let ns = &scope.namespace;
+        let room = self.images.room(ns).await?.unwrap_or(ROOM);
+        self.images
+            .node()
+            .push_receive(ns.as_str(), session(name)?, chunks, room)
+            .await
+    }
+
+    /// Puts a layer together.
+    pub async fn push_layer(
+        &self,
+        scope: &Scope,
+        diff_id: &Digest,
+        bases: Vec<Digest>,
+        recipe: Reader,
+    ) -> Result<PushedLayer> {
+        let ns = &scope.namespace;
+        let mut own = self.must_be_own(ns, &bases).await?;
+        own.retain(|layer| !bases.contains(layer));
+        let sources = PushSources {
+            space: ns.to_string(),
+            bases,
+            own: own.into_iter().collect(),
+        };
+        let allowance = self.images.allowance(ns).await?;
+        let made = self
+            .images
+            .node()
+            .push_layer(&sources, diff_id, recipe, allowance)
+            .await?;
+        let layer = made.layer.clone();
+        let brought = Brought {
+            layer: layer.clone(),
+            held: self.images.held(made.hold),
+            at: Instant::now(),
+        };
+        self.pushes
+            .lock()
+            .insert((ns.clone(), layer.diff_id.clone()), brought);
+        Ok(PushedLayer {
+            layer: layer.diff_id,
+            size: layer.size,
+        })
+    }
+
+    /// Records a pushed image, or tags one that is there.
+    pub async fn push_commit(&self, scope: &Scope, wanted: PushCommit) -> Result<PushedImage> {
+        let ns = &scope.namespace;
+        let name = session(&wanted.session)?.to_owned();
+        let PushCommit {
+            reference,
+            id,
+            config,
+            ..
+        } = wanted;
+        let index = self.catalog.index(ns).await?;
+        if index.images.contains_key(&id) {
+            self.image_tag(scope, id.as_str(), &reference).await?;
+            return Ok(PushedImage { id, reference });
+        }
+        let Some(config) = config else {
+            return Err(Error::conflict(format!(
+                "image {id} is not there any more: begin the push anew"
+            )));
+        };
+        if Digest::of(config.as_bytes()) != id {
+            return Err(Error::invalid(format!(
+                "invalid image: its configuration is not {id}"
+            )));
+        }
+        let known: HashMap<&Digest, &LayerRef> = index
+            .images
+            .values()
+            .flat_map(|image| &image.layers)
+            .map(|layer| (&layer.diff_id, layer))
+            .collect();
+        let mut layers = Vec::new();
+        for diff_id in diff_ids(&config)? {
+            let layer = known
+                .get(&diff_id)
+                .map(|layer| (*layer).clone())
+                .or_else(|| self.pushes.get(ns, &diff_id));
+            layers.push(layer.ok_or_else(|| {
+                Error::conflict(format!("layer {diff_id} of image {id} has not been pushed"))
+            })?);
+        }
+        let image = NewImage {
+            config,
+            layers,
+            references: vec![reference.clone()],
+            ..NewImage::default()
+        };
+        let recorded = self.images.record_held(ns, image).await?;
+        self.pushed(ns, &name, &recorded.diff_ids()).await?;
+        self.image_event(ns, "load", id.as_str(), &reference.familiar(), None);
+        Ok(PushedImage { id, reference })
+    }
+
+    /// An image has these layers now.
+    async fn pushed(&self, ns: &Namespace, session: &str, layers: &[Digest]) -> Result<()> {
+        let done = self
+            .pushes
+            .take(|(of, layer), _| of == ns && layers.contains(layer));
+        let fresh: Vec<Digest> = done.iter().map(|(layer, _)| layer.clone()).collect();
+        for (_, held) in done {
+            held.release().await;
+        }
+        let node = self.images.node();
+        node.push_done(ns.as_str(), session, &fresh).await
+    }
+
+    /// Drops what pushes that were interrupted have left; called now and then.
+    pub(crate) async fn push_expire(&self) {
+        let old = self.pushes.take(|_, brought| brought.at.elapsed() > HELD);
+        self.drop_brought(old).await;
+        if let Err(error) = self.images.node().push_expire().await {
+            tracing::warn!(%error, "chunks of interrupted pushes stay");
+        }
+    }
+
+    /// Drops all that a namespace has pushed and not used.
+    pub(crate) async fn push_forget(&self, ns: &Namespace) -> Result<()> {
+        let all = self.pushes.take(|(of, _), _| of == ns);
+        self.drop_brought(all).await;
+        self.images.node().push_forget(ns.as_str()).await
+    }
+
+    async fn drop_brought(&self, brought: Vec<(Digest, Held)>) {
+        let mut layers = Vec::new();
+        for (layer, held) in brought {
+            held.release().await;
+            layers.push(layer);
+        }
+        self.images.drop_unneeded(layers).await;
+    }
+}
+
+/// The layers that a configuration names (OCI image specification, `rootfs.diff_ids`).
+fn diff_ids(config: &str) -> Result<Vec<Digest>> {
+    #[derive(serde::Deserialize)]
+    struct Config {
+        rootfs: RootFs,
+    }
+    #[derive(serde::Deserialize)]
+    struct RootFs {
+        #[serde(default)]
+        diff_ids: Vec<Digest>,
+    }
+    let config: Config = serde_json::from_str(config)
+        .map_err(|error| Error::invalid(format!("invalid image configuration: {error}")))?;
+    Ok(config.rootfs.diff_ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_sessions() {
+        assert!(session(&"0a".repeat(16)).is_ok());
+        for bad in ["", "../x", &"0".repeat(33), &"/".repeat(32)] {
+            assert!(session(bad).is_err());
+        }
+    }
+
+    #[test]
+    fn layers_of_a_configuration() {
+        let id = Digest::of(b"x");
+        let config =
+            format!(r#"{{"os":"linux","rootfs":{{"type":"layers","diff_ids":["{id}"]}}}}"#);
+        assert_eq!(diff_ids(&config).unwrap(), [id]);
+        assert!(diff_ids("{}").is_err());
+    }
+}
