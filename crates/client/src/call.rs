@@ -1,6 +1,10 @@
-//! One HTTP call over a connection of its own.
+//! One HTTP call, over a connection that is free or a new one.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _};
@@ -8,6 +12,7 @@ use http_body_util::{BodyExt, Empty, Full, Limited, StreamBody, combinators::Uns
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Frame, Incoming},
+    client::conn::http1::SendRequest,
     header,
 };
 use hyper_util::rt::TokioIo;
@@ -26,6 +31,33 @@ use crate::{Client, Error, Host, Result, tls};
 trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 
+/// Connections between calls. One whose answer is still read is not free yet.
+#[derive(Clone, Default)]
+pub(crate) struct Idle(Arc<Mutex<Vec<SendRequest<Body>>>>);
+
+impl Idle {
+    /// As many are kept.
+    const KEPT: usize = 8;
+
+    fn lock(&self) -> MutexGuard<'_, Vec<SendRequest<Body>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Option<SendRequest<Body>> {
+        let mut idle = self.lock();
+        idle.retain(|one| !one.is_closed());
+        let free = idle.iter().position(SendRequest::is_ready)?;
+        Some(idle.swap_remove(free))
+    }
+
+    fn keep(&self, one: SendRequest<Body>) {
+        let mut idle = self.lock();
+        if idle.len() < Self::KEPT {
+            idle.push(one);
+        }
+    }
+}
+
 /// How long a socket may take to accept.
 const CONNECT: Duration = Duration::from_secs(10);
 /// The largest answer that is read as a whole, bytes. A list of differences can be long.
@@ -43,7 +75,7 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, Cause>;
 /// Parameters of a query.
 pub(crate) type Query<'a> = [(&'a str, &'a str)];
 
-fn nothing() -> Body {
+pub(crate) fn nothing() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
@@ -52,6 +84,11 @@ pub(crate) fn stream(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'sta
     BodyExt::boxed_unsync(StreamBody::new(
         pieces.map_ok(Frame::data).map_err(Cause::from),
     ))
+}
+
+/// A segment of a path.
+pub(crate) fn encoded(segment: &str) -> impl std::fmt::Display {
+    utf8_percent_encode(segment, PLAIN)
 }
 
 /// The path and query of a call.
@@ -160,7 +197,25 @@ impl Client {
         Err(self.refusal(&call, response).await)
     }
 
-    async fn exchange(&self, call: &str, request: Request<Body>) -> Result<Response<Incoming>> {
+    pub(crate) async fn exchange(
+        &self,
+        call: &str,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>> {
+        let mut request = request;
+        while let Some(mut kept) = self.idle.take() {
+            match kept.try_send_request(request).await {
+                Ok(response) => {
+                    self.idle.keep(kept);
+                    return Ok(response);
+                }
+                // The server had closed it, and nothing was sent.
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(self.broken(call, error.into_error().into())),
+                },
+            }
+        }
         let connect = |source| Error::Connect {
             host: self.host().clone(),
             source,
@@ -175,7 +230,9 @@ impl Client {
             .map_err(broken)?;
         // Ends with the last of the request and the answer.
         tokio::spawn(connection);
-        sender.send_request(request).await.map_err(broken)
+        let response = sender.send_request(request).await.map_err(broken)?;
+        self.idle.keep(sender);
+        Ok(response)
     }
 
     /// Opens a connection.
@@ -220,7 +277,7 @@ impl Client {
     }
 
     /// A whole answer as JSON.
-    async fn read<T: DeserializeOwned>(&self, answer: Answer) -> Result<T> {
+    pub(crate) async fn read<T: DeserializeOwned>(&self, answer: Answer) -> Result<T> {
         let Answer { call, response } = answer;
         let body = Limited::new(response.into_body(), LIMIT)
             .collect()

@@ -1,13 +1,15 @@
 //! A typed client of kraud's native API: one method for each call.
 //!
-//! It opens a connection for each call, so that a client can be kept, cloned and shared
-//! freely. It knows no environment, prints nothing, and never tries again by itself.
+//! A client can be kept, cloned and shared freely: clones share connections, which are kept for
+//! the next calls. It knows no environment, prints nothing, and never tries again by itself.
 
 mod call;
+mod docker;
 mod error;
 mod host;
 mod identity;
 mod pools;
+mod push;
 mod snapshots;
 #[cfg(test)]
 mod tests;
@@ -15,6 +17,7 @@ mod tls;
 mod volumes;
 
 pub use self::{
+    docker::{Engine, LocalImage, RootFs},
     error::{Error, Result},
     host::Host,
     tls::Trust,
@@ -28,6 +31,7 @@ pub struct Client {
     /// What is shown over the network.
     token: Option<String>,
     tls: Option<std::sync::Arc<tokio_rustls::rustls::ClientConfig>>,
+    idle: call::Idle,
 }
 
 impl std::fmt::Debug for Client {
@@ -46,6 +50,7 @@ impl Client {
             host,
             token: None,
             tls: None,
+            idle: call::Idle::default(),
         }
     }
 
@@ -58,7 +63,12 @@ impl Client {
             Host::Unix(_) => None,
             Host::Https { .. } => Some(tls::config(trust)?),
         };
-        Ok(Self { host, token, tls })
+        Ok(Self {
+            host,
+            token,
+            tls,
+            idle: call::Idle::default(),
+        })
     }
 
     /// Where it speaks to.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::{exit::Outcome, login, pool, setup, token, version, volume};
+use crate::{exit::Outcome, login, pool, push, setup, token, version, volume};
 
 /// kra: volumes with snapshots and instant rollback, on kraud.
 ///
@@ -59,6 +59,9 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: volume::Command,
     },
+    /// Send images to kraud, and of them only what it lacks
+    #[command(after_help = push::EXAMPLES)]
+    Push(push::Options),
     /// Storage pools that volumes are kept on
     #[command(arg_required_else_help = true)]
     Pool {

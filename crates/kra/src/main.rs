@@ -11,6 +11,7 @@ mod man;
 mod place;
 mod pool;
 mod progress;
+mod push;
 mod session;
 mod setup;
 mod token;
@@ -73,6 +74,7 @@ async fn run(session: &Session, command: Command) -> Outcome {
     match command {
         Command::Volume { command } => volume::run(session, command).await,
         Command::Pool { command } => pool::run(session, command).await,
+        Command::Push(options) => push::run(session, &options).await,
         Command::Version(options) => version::run(session, &options).await,
         Command::Whoami(options) => login::whoami(session, &options).await,
         Command::Usage(options) => login::usage(session, &options).await,

@@ -1,0 +1,278 @@
+//! One layer on its way: read once, what is new is sent, the rest is named.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io::{self, Read, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use chunk::{Cutter, Hash, Prefix, recipe, tar};
+use client::Client;
+use futures_util::stream;
+use tokio::sync::{Mutex, mpsc};
+use types::Digest;
+
+use crate::exit::{Failure, Outcome};
+
+/// Chunks that are asked for and sent together: bytes, and how many.
+const BATCH: usize = 2 << 20;
+const MOST: usize = 4096;
+/// Batches on their way at a time.
+const SENDERS: usize = 4;
+/// Bytes of a tar after which what is known of its recipe is sent on.
+const FLUSH: u64 = 8 << 20;
+
+/// What kraud has, as far as a push knows.
+#[derive(Debug, Default)]
+pub(super) struct Bases {
+    pub(super) layers: Vec<Digest>,
+    prefixes: Vec<Prefix>,
+    numbers: HashMap<Prefix, u64>,
+}
+
+impl Bases {
+    /// What `layers` have, by the starts of their chunks' hashes.
+    pub(super) fn new(layers: Vec<Digest>, prefixes: &[u8]) -> Option<Self> {
+        let prefixes = Prefix::many(prefixes)?;
+        let mut numbers = HashMap::with_capacity(prefixes.len());
+        for (number, prefix) in (0..).zip(&prefixes) {
+            numbers.entry(*prefix).or_insert(number);
+        }
+        Some(Self {
+            layers,
+            prefixes,
+            numbers,
+        })
+    }
+
+    /// The number of a chunk; the one after `last` if that is it, too.
+    fn find(&self, prefix: Prefix, last: Option<u64>) -> Option<u64> {
+        let next = last.map(|last| last + 1);
+        next.filter(|next| self.prefixes.get(*next as usize) == Some(&prefix))
+            .or_else(|| self.numbers.get(&prefix).copied())
+    }
+}
+
+/// A push under way.
+#[derive(Clone)]
+pub(super) struct Push {
+    pub(super) client: Client,
+    pub(super) session: String,
+    pub(super) bases: Arc<Bases>,
+    /// Bytes sent.
+    pub(super) sent: Arc<AtomicU64>,
+}
+
+/// Chunks that kraud may lack.
+#[derive(Default)]
+struct Batch {
+    chunks: Vec<(Hash, Vec<u8>)>,
+    bytes: usize,
+}
+
+/// Where a recipe goes: pieces for a request's body. There is no end to how many wait, as kraud
+/// reads on only when the chunks are there; recipes are small.
+struct Outgoing {
+    pieces: mpsc::UnboundedSender<io::Result<Bytes>>,
+    sent: Arc<AtomicU64>,
+}
+
+impl Write for Outgoing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let piece = Bytes::copy_from_slice(bytes);
+        self.pieces
+            .send(Ok(piece))
+            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Takes a tar apart.
+struct Taker<'a> {
+    push: &'a Push,
+    recipe: recipe::Writer<zstd::Encoder<'static, Outgoing>>,
+    cutter: Cutter,
+    batch: Batch,
+    batches: mpsc::Sender<Batch>,
+    queued: HashSet<Hash>,
+    last: Option<u64>,
+    /// Bytes since the recipe was sent on.
+    waiting: u64,
+    moved: &'a (dyn Fn(u64) + Send + Sync),
+}
+
+impl Taker<'_> {
+    fn pass(&mut self, bytes: u64) -> io::Result<()> {
+        (self.moved)(bytes);
+        self.waiting += bytes;
+        if self.waiting >= FLUSH {
+            self.waiting = 0;
+            self.recipe.settled()?.flush()?;
+            // What the recipe names by now shall not wait for more of its kind.
+            self.send()?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        if self.batch.chunks.is_empty() {
+            return Ok(());
+        }
+        self.batches
+            .blocking_send(std::mem::take(&mut self.batch))
+            .map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn chunk(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let hash = Hash::of(bytes);
+        match self.push.bases.find(hash.prefix(), self.last) {
+            Some(number) => {
+                self.recipe.known(number)?;
+                self.last = Some(number);
+            }
+            None => {
+                self.recipe.chunk(&hash, bytes.len() as u32)?;
+                if self.queued.insert(hash) {
+                    self.batch.chunks.push((hash, bytes.to_vec()));
+                    self.batch.bytes += bytes.len();
+                }
+            }
+        }
+        if self.batch.bytes >= BATCH || self.batch.chunks.len() >= MOST {
+            self.send()?;
+        }
+        self.pass(bytes.len() as u64)
+    }
+}
+
+impl tar::Sink for Taker<'_> {
+    fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.recipe.bytes(bytes)?;
+        self.pass(bytes.len() as u64)
+    }
+
+    fn content(&mut self, content: &mut dyn Read) -> io::Result<()> {
+        let mut cutter = std::mem::take(&mut self.cutter);
+        let cut = cutter.cut(content, |bytes| self.chunk(bytes));
+        self.cutter = cutter;
+        cut.map(drop)
+    }
+}
+
+impl Push {
+    /// Sends a layer; `moved` hears of the bytes of its tar. Returns the length of the tar.
+    pub(super) async fn layer(
+        &self,
+        diff_id: &Digest,
+        tar: impl FnOnce() -> io::Result<Box<dyn Read + Send>> + Send + 'static,
+        moved: impl Fn(u64) + Send + Sync + 'static,
+    ) -> Outcome<u64> {
+        let (pieces, mut recipe) = mpsc::unbounded_channel();
+        let (batches, receiver) = mpsc::channel(1);
+        let push = self.clone();
+        let reading = tokio::task::spawn_blocking(move || push.read(tar, pieces, batches, &moved));
+        let body = stream::poll_fn(move |context| recipe.poll_recv(context));
+        let receiver = Mutex::new(receiver);
+        let senders = futures_util::future::try_join_all((0..SENDERS).map(|_| async {
+            // Not held while a batch is sent.
+            while let Some(batch) = { receiver.lock().await.recv().await } {
+                self.send(batch).await?;
+            }
+            Ok::<_, Failure>(())
+        }));
+        let put = async {
+            let layers = &self.bases.layers;
+            self.client
+                .push_layer(diff_id, layers, body)
+                .await
+                .map_err(Failure::from)
+        };
+        let read = async {
+            reading
+                .await
+                .unwrap_or_else(|error| Err(io::Error::other(error)))
+                .map_err(|error| Failure::io("reading a layer", error))
+        };
+        let (length, _, _) = tokio::try_join!(read, senders, put)?;
+        Ok(length)
+    }
+
+    fn read(
+        &self,
+        tar: impl FnOnce() -> io::Result<Box<dyn Read + Send>>,
+        pieces: mpsc::UnboundedSender<io::Result<Bytes>>,
+        batches: mpsc::Sender<Batch>,
+        moved: &(dyn Fn(u64) + Send + Sync),
+    ) -> io::Result<u64> {
+        let failed = pieces.clone();
+        let outgoing = Outgoing {
+            pieces,
+            sent: self.sent.clone(),
+        };
+        let work = || -> io::Result<u64> {
+            let mut encoder = zstd::Encoder::new(outgoing, 9)?;
+            encoder.window_log(23)?;
+            let mut taker = Taker {
+                push: self,
+                recipe: recipe::Writer::new(encoder),
+                cutter: Cutter::default(),
+                batch: Batch::default(),
+                batches,
+                queued: HashSet::new(),
+                last: None,
+                waiting: 0,
+                moved,
+            };
+            let length = tar::split(tar()?, &mut taker)?;
+            taker.send()?;
+            taker.recipe.finish()?.finish()?;
+            Ok(length)
+        };
+        // Without its end kraud would take what there is of the recipe for all of it.
+        work().inspect_err(|error| drop(failed.send(Err(io::Error::other(error.to_string())))))
+    }
+
+    /// Asks which chunks of a batch are missing, and sends them.
+    async fn send(&self, batch: Batch) -> Outcome {
+        let hashes: Vec<u8> = batch.chunks.iter().flat_map(|(hash, _)| hash.0).collect();
+        self.sent.fetch_add(hashes.len() as u64, Ordering::Relaxed);
+        let missing = self.client.push_missing(hashes.into()).await?;
+        let wanted: Vec<Vec<u8>> = batch
+            .chunks
+            .into_iter()
+            .zip(missing.iter().chain(std::iter::repeat(&1)))
+            .filter(|(_, missing)| **missing != 0)
+            .map(|((_, bytes), _)| bytes)
+            .collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let packed = tokio::task::spawn_blocking(move || pack(&wanted))
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)))
+            .map_err(|error| Failure::io("compressing chunks", error))?;
+        self.sent.fetch_add(packed.len() as u64, Ordering::Relaxed);
+        self.client
+            .push_chunks(&self.session, packed.into())
+            .await?;
+        Ok(())
+    }
+}
+
+/// Chunks as they are sent.
+fn pack(chunks: &[Vec<u8>]) -> io::Result<Vec<u8>> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 3)?;
+    for chunk in chunks {
+        encoder.write_all(&(chunk.len() as u32).to_le_bytes())?;
+        encoder.write_all(chunk)?;
+    }
+    encoder.finish()
+}
