@@ -3,7 +3,7 @@
 # then the real daemon driven by the real docker CLI, by crashes and by other people's client libraries.
 #
 #   ./scripts/test.sh                       everything
-#   ./scripts/test.sh unit e2e              only these: fmt clippy deny unit e2e tenants crash compose volumes sdk schema vm quickstart
+#   ./scripts/test.sh unit e2e              only these: fmt clippy deny unit e2e tenants push crash compose volumes sdk schema vm quickstart
 #
 # Needs root, and nothing on stdin. The last line says `N passed, N failed`; the exit code says the same.
 set -uo pipefail
@@ -155,7 +155,7 @@ vm() {
 }
 quickstart() { bash tests/quickstart/run.sh; }
 
-wanted=" ${*:-fmt clippy deny unit e2e tenants crash compose volumes sdk schema vm quickstart} "
+wanted=" ${*:-fmt clippy deny unit e2e tenants push crash compose volumes sdk schema vm quickstart} "
 wants() { [[ $wanted == *" $1 "* ]]; }
 
 prepare
@@ -167,10 +167,11 @@ if wants fmt; then check fmt fmt; fi
 if wants clippy; then check clippy clippy; fi
 if wants deny; then check deny deny; fi
 if wants unit; then suite unit unit; suite doc doc; fi
-if wants e2e || wants tenants || wants crash || wants compose || wants volumes || wants sdk || wants schema || wants vm; then
+if wants e2e || wants tenants || wants push || wants crash || wants compose || wants volumes || wants sdk || wants schema || wants vm; then
     if [ -n "${KRAUD_BIN:-}" ] || build_binaries; then
         ! wants e2e || suite e2e bash tests/e2e/run.sh
         ! wants tenants || suite tenants bash tests/tenants/run.sh
+        ! wants push || suite push bash tests/push/run.sh
         ! wants crash || suite crash bash tests/crash/run.sh
         ! wants compose || suite compose compose
         ! wants volumes || suite volumes volumes

@@ -101,7 +101,7 @@ def victims(token, tenant):
         "/containers/": container, "/exec/": session, "/networks/": network, "/images/": image, "/distribution/": "victim/image",
         "/volumes/": "victim-volume", "/plugins/": "x", "/nodes/": "x", "/services/": "x", "/tasks/": "x", "/secrets/": "x", "/configs/": "x",
         "/kr/v1/volumes/": "victim-volume", "/kr/v1/volumes/*/snapshots/": "kept", "/kr/v1/pools/": "default", "/kr/v1/tokens/": reader,
-        "/kr/v1/tenants/": tenant,
+        "/kr/v1/tenants/": tenant, "/kr/v1/push/layers/": json.loads(remote("GET", f"/images/{os.environ.get('IMG', 'busybox')}/json", token)[1])["RootFS"]["Layers"][0],
     }
 
 
@@ -158,7 +158,7 @@ def walk(document, names, tenants):
     expired = issue(role="owner", expires=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2)))
     time.sleep(2.5)
     before = state(mine)
-    private = [thing for thing in things.values() if len(thing) > 20 and thing != things["/images/"]] + ["victim"]
+    private = [thing for thing in things.values() if len(thing) > 20 and thing not in (things["/images/"], things["/kr/v1/push/layers/"])] + ["victim"]
     calls = list(docker_calls(document)) + list(native_calls())
     assert len(calls) > 120, f"only {len(calls)} calls were found"
     for method, pattern, needs in calls:

@@ -303,7 +303,7 @@ mod tests {
             "cpus=0",
             "cpus=NaN",
             "rbd=1G",
-            "images=1G",
+            "apples=1G",
         ] {
             assert!(change(&mut quota, bad).is_err(), "{bad}");
         }

@@ -281,10 +281,11 @@ impl NodeImages for LocalImages {
         let (session, layers) = (session.to_owned(), layers.to_vec());
         let listing = move || -> Result<()> {
             // Listed before what was sent goes: others may have been told that it is there.
-            for layer in &layers {
-                images.0.lists.of(layer)?;
-            }
-            images.0.spaces.of(&space)?.drop_session(&session);
+            let lists = layers
+                .iter()
+                .map(|layer| images.0.lists.of(layer))
+                .collect::<Result<Vec<_>>>()?;
+            images.0.spaces.of(&space)?.drop_done(&session, &lists);
             Ok(())
         };
         blocking(listing).await

@@ -18,7 +18,19 @@ pub fn decompress(body: impl Read) -> io::Result<impl Read> {
     let mut decoder = zstd::Decoder::with_buffer(BufReader::with_capacity(256 << 10, body))?;
     // Whoever sends shall not choose how much memory is taken.
     decoder.window_log_max(WINDOW)?;
-    Ok(decoder)
+    Ok(Sent(decoder))
+}
+
+/// What is wrong with what somebody sent is that person's fault.
+struct Sent<R>(R);
+
+impl<R: Read> Read for Sent<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::Other => io::Error::new(io::ErrorKind::InvalidData, error),
+            _ => error,
+        })
+    }
 }
 
 pub use self::{

@@ -5,7 +5,7 @@
 //! interrupted push goes on where it stopped; they go when the push is done, or a day later.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     io::{self, BufReader, BufWriter, Read, Write as _},
     os::unix::fs::FileExt as _,
@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use chunk::{Hash, MAX};
+use chunk::{Hash, List, MAX};
 use types::{Error, Result, error::ResultExt as _};
 
 use crate::layers::{archive_error, lock};
@@ -37,6 +37,8 @@ struct Pack {
     session: String,
     file: Arc<File>,
     bytes: u64,
+    /// More of it may come.
+    open: bool,
 }
 
 #[derive(Debug, Default)]
@@ -92,10 +94,26 @@ impl Space {
     /// of `body`. They are there for others as soon as each has come; those that came before an
     /// error stay. No more than `limit` bytes lie here.
     pub fn receive(&self, session: &str, body: impl Read, limit: u64) -> Result<Received> {
+        let mut pack = None;
+        let received = self.take_in(&mut pack, session, body, limit);
+        if let Some((number, ..)) = pack
+            && let Some(pack) = self.state().packs.get_mut(&number)
+        {
+            pack.open = false;
+        }
+        received
+    }
+
+    fn take_in(
+        &self,
+        pack: &mut Option<(u64, BufWriter<File>, u64)>,
+        session: &str,
+        body: impl Read,
+        limit: u64,
+    ) -> Result<Received> {
         let mut body = BufReader::with_capacity(256 << 10, body);
         let failed = |error: io::Error| archive_error("receiving chunks", &error);
         let mut received = Received::default();
-        let mut pack: Option<(u64, BufWriter<File>, u64)> = None;
         let mut buffer = vec![0; MAX];
         loop {
             let mut length = [0; 4];
@@ -124,9 +142,11 @@ impl Space {
                 )));
             }
             drop(state);
-            let (number, file, at) = match &mut pack {
-                Some(open) => open,
-                none => none.insert(self.begin(session)?),
+            if pack.is_none() {
+                *pack = Some(self.begin(session)?);
+            }
+            let Some((number, file, at)) = pack.as_mut() else {
+                continue;
             };
             let writing = |error: io::Error| Error::wrap("keeping chunks", error);
             file.write_all(&(length as u32).to_le_bytes())
@@ -162,6 +182,7 @@ impl Space {
             session: session.to_owned(),
             file: Arc::new(file.try_clone().during(making)?),
             bytes: 0,
+            open: true,
         };
         state.packs.insert(number, pack);
         Ok((number, BufWriter::with_capacity(MAX + 64, file), 0))
@@ -210,14 +231,23 @@ impl Space {
         true
     }
 
-    /// Removes what a push brought: it is done.
-    pub fn drop_session(&self, session: &str) {
-        self.drop_packs(|pack| pack.session == session);
+    /// Removes what a push brought, which is done, and what other pushes brought of nothing else
+    /// than `lists` have now: an interrupted one has been taken up by that one.
+    pub fn drop_done(&self, session: &str, lists: &[Arc<List>]) {
+        let mut needed = HashSet::new();
+        for (hash, (pack, ..)) in &self.state().chunks {
+            if lists.iter().all(|list| list.find(hash).is_none()) {
+                needed.insert(*pack);
+            }
+        }
+        self.drop_packs(|number, pack| {
+            pack.session == session || !(pack.open || needed.contains(&number))
+        });
     }
 
     /// Removes what is older than a day.
     pub fn drop_old(&self) {
-        self.drop_packs(|pack| is_old(&pack.path));
+        self.drop_packs(|_, pack| is_old(&pack.path));
     }
 
     /// Whether nothing is here.
@@ -225,12 +255,12 @@ impl Space {
         self.state().packs.is_empty()
     }
 
-    fn drop_packs(&self, goes: impl Fn(&Pack) -> bool) {
+    fn drop_packs(&self, goes: impl Fn(u64, &Pack) -> bool) {
         let mut state = self.state();
         let gone: Vec<u64> = state
             .packs
             .iter()
-            .filter(|(_, pack)| goes(pack))
+            .filter(|(number, pack)| goes(**number, pack))
             .map(|(number, _)| *number)
             .collect();
         for number in &gone {
@@ -282,6 +312,7 @@ impl State {
                 session,
                 file: Arc::new(file),
                 bytes: 0,
+                open: false,
             },
         );
         let mut at = 0;
@@ -421,8 +452,19 @@ mod tests {
             .unwrap();
         assert_eq!(text(&space, &two).as_deref(), Some("two"));
 
-        space.drop_session("s1");
+        space.drop_done("s1", &[]);
         assert!(!space.has(&one) && space.has(&three));
+        // What another push had brought of what is in a layer now.
+        space
+            .receive("s4", body(&[b"four"]).as_slice(), 100)
+            .unwrap();
+        let list = List::build(|builder| {
+            builder.file(b"x");
+            builder.chunk(Hash::of(b"four"), 0, 4);
+            Ok(())
+        });
+        space.drop_done("s5", &[Arc::new(list.unwrap())]);
+        assert!(!space.has(&Hash::of(b"four")) && space.has(&three));
         space.drop_old();
         assert!(space.has(&three));
         for pack in fs::read_dir(dir.path().join("push/shop"))

@@ -130,8 +130,8 @@ pub(crate) async fn run(session: &Session, options: &Options) -> Outcome {
                     false => format!(
                         "{}: sent {} of {}, {:.1} s",
                         one.image,
-                        term::bytes(one.sent_bytes),
-                        term::bytes(one.total_bytes),
+                        megabytes(one.sent_bytes),
+                        megabytes(one.total_bytes),
                         one.seconds
                     ),
                 };
@@ -140,6 +140,11 @@ pub(crate) async fn run(session: &Session, options: &Options) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// As networks and disks are sold.
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
 async fn opened(path: PathBuf) -> Outcome<Source> {
