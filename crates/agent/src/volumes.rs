@@ -112,6 +112,8 @@ pub trait NodeVolumes: Send + Sync + 'static {
         snapshot: Option<&SnapshotId>,
         path: &str,
     ) -> Result<(PathStat, Reader)>;
+    /// Removes a path of a volume with all that is in it; it need not be there.
+    async fn volume_file_remove(&self, volume: &Volume, path: &str) -> Result<()>;
     /// Unpacks a tar into a directory of a volume.
     async fn volume_archive_put(&self, volume: &Volume, path: &str, tar: Reader) -> Result<()>;
 }

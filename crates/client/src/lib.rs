@@ -81,6 +81,12 @@ impl Client {
         self.get(&["version"], &[]).await
     }
 
+    /// Stops all containers of all namespaces.
+    pub async fn stop(&self) -> Result<u64> {
+        let stopped: types::native::Stopped = self.post(&["stop"], &serde_json::json!({})).await?;
+        Ok(stopped.stopped)
+    }
+
     /// The description of the API, an OpenAPI 3.1 document.
     pub async fn openapi(&self) -> Result<serde_json::Value> {
         self.get(&["openapi.json"], &[]).await

@@ -58,6 +58,12 @@ impl Client {
         self.delete(&["volumes", name], query).await
     }
 
+    /// Removes a file or a directory of a volume; one that is not there is fine.
+    pub async fn volume_file_remove(&self, name: &str, path: &str) -> Result<()> {
+        self.delete(&["volumes", name, "files"], &[("path", path)])
+            .await
+    }
+
     /// Makes a volume larger.
     pub async fn volume_resize(&self, name: &str, size: u64) -> Result<Volume> {
         self.post(&["volumes", name, "resize"], &VolumeResize { size })

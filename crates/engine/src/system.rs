@@ -208,21 +208,6 @@ impl Engine {
             images: rows,
         })
     }
-
-    /// Kills and waits for every container; for an operator who takes the machine down.
-    pub async fn stop_all(&self) -> Result<()> {
-        let stops = self
-            .containers
-            .all()
-            .into_iter()
-            .filter(|container| container.is_running())
-            .map(|container| {
-                let engine = self.clone();
-                async move { engine.stop(&container, None, None).await }
-            });
-        let results = futures_util::future::join_all(stops).await;
-        results.into_iter().collect()
-    }
 }
 
 #[cfg(test)]

@@ -346,6 +346,25 @@ pub fn put(
     reader.drain().map_err(unpacking)
 }
 
+/// Removes `path` with all that is in it, a link itself and not what it leads to. What is not
+/// there is fine.
+pub fn remove(root: BorrowedFd<'_>, path: &str) -> Result<()> {
+    let wanted = Wanted::new(path)?;
+    if wanted.clean.is_empty() {
+        return Err(Error::invalid("invalid path: the root cannot be removed"));
+    }
+    let parent = match open_in_root(
+        root,
+        split_last(&wanted.clean).0,
+        OFlags::RDONLY | OFlags::DIRECTORY,
+    ) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other.map_err(|errno| wanted.error(errno))?,
+    };
+    crate::fsutil::remove_tree(parent.as_fd(), split_last(&wanted.clean).1)
+        .during(|| format!("removing /{}", String::from_utf8_lossy(&wanted.clean)))
+}
+
 /// Writes everything in `root` as a tar, without what is mounted beneath it. With `seen_by` the
 /// tree is seen through a user namespace; the tar has its ids.
 pub fn export(root: BorrowedFd<'_>, seen_by: Option<IdRange>, to: impl Write) -> Result<()> {

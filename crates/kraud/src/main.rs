@@ -2,7 +2,6 @@
 
 mod audit;
 mod cli;
-mod client;
 mod config;
 mod doctor;
 mod instance;

@@ -67,13 +67,8 @@ fn daemon(instance: &Instance) -> Option<Pid> {
     (name.trim() == "kraud").then(|| Pid::from_raw(pid))
 }
 
-/// Asks the daemon to stop every container; returns how many it stopped.
-async fn stop_containers(socket: &std::path::Path) -> anyhow::Result<usize> {
-    let client = crate::client::Client::new(socket);
-    let running = client.running().await?;
-    let stops = running.iter().map(|id| client.stop(id));
-    for result in futures_util::future::join_all(stops).await {
-        result?;
-    }
-    Ok(running.len())
+/// Asks the daemon to stop every container, those of tenants too; returns how many it stopped.
+async fn stop_containers(socket: &std::path::Path) -> anyhow::Result<u64> {
+    let client = client::Client::new(client::Host::Unix(socket.to_owned()));
+    Ok(client.stop().await?)
 }

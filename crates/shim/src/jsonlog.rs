@@ -32,6 +32,8 @@ pub(crate) struct JsonLog {
     lines: [Vec<u8>; 2],
     /// Encoded and not yet written.
     batch: Vec<u8>,
+    /// The file ends within a line: the disk was full, and would not even take that back.
+    torn: bool,
 }
 
 impl JsonLog {
@@ -47,6 +49,7 @@ impl JsonLog {
             size,
             lines: [Vec::new(), Vec::new()],
             batch: Vec::new(),
+            torn: false,
         })
     }
 
@@ -121,10 +124,24 @@ impl JsonLog {
 
     fn flush(&mut self) {
         if !self.batch.is_empty() {
+            if self.torn {
+                // Ends what is there; whoever reads passes it over.
+                self.batch.insert(0, b'\n');
+            }
             match self.file.write_all(&self.batch) {
-                Ok(()) => self.size += self.batch.len() as u64,
+                Ok(()) => {
+                    self.size += self.batch.len() as u64;
+                    self.torn = false;
+                }
                 // No half line is left for the next one to be appended to.
-                Err(_) => drop(self.file.set_len(self.size)),
+                Err(_) => {
+                    self.torn = self.file.set_len(self.size).is_err();
+                    if self.torn
+                        && let Ok(now) = self.file.metadata()
+                    {
+                        self.size = now.len();
+                    }
+                }
             }
         }
         self.batch.clear();

@@ -36,6 +36,13 @@ use crate::{
     volume::{Class, FileSystem, schedule::Schedule},
 };
 
+/// How many containers were stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Stopped {
+    pub stopped: u64,
+}
+
 /// A failure, as the body of an answer whose status says it too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

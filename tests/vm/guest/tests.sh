@@ -223,7 +223,7 @@ test_tenants() {
     first=$(awk '/^Uid/ { print $2 }' "/proc/$(shop inspect -f '{{.State.Pid}}' box)/status")
     [ "$first" -ge 1879048192 ] || fail "root of a tenant is user $first"
     eq "$(shop exec box sh -c 'touch /x /data/x && chown 5:6 /x /data/x && stat -c %u:%g /x /data/x /bin/busybox' | tr '\n' ' ')" '5:6 5:6 0:0 '
-    eq "$(shop run --rm --ulimit nofile=1048577:1048577 --ulimit memlock=-1:-1 $IMG sh -c 'ulimit -n; ulimit -l' | tr '\n' ' ')" '1048577 unlimited '
+    eq "$(shop run --rm --ulimit nofile=1000000:1000000 --ulimit memlock=-1:-1 $IMG sh -c 'ulimit -n; ulimit -l' | tr '\n' ' ')" '1000000 unlimited '
     shop run --rm $IMG ping -c 1 -W 5 127.0.0.1 >/dev/null
     group=/sys/fs/cgroup/kraud-$(instance_of "$KRAUD_TEST_DIR/data")/tenant-shop
     quota memory=64M cpus=0.5 pids=40 io=4M iops=100

@@ -434,6 +434,16 @@ impl NodeVolumes for LocalAgent {
         });
         Ok((path_stat(stat), reader))
     }
+    async fn volume_file_remove(&self, volume: &Volume, path: &str) -> Result<()> {
+        let (volume, path) = (volume.clone(), path.to_owned());
+        let doing = format!("removing files of volume {}", volume.name);
+        self.on_disk(doing, LONG, move |volumes| {
+            let used = volumes.use_for(&volume, None, "rm")?;
+            let root = open(used.path())?;
+            image::archive::remove(root.as_fd(), &path)
+        })
+        .await
+    }
     async fn volume_archive_put(&self, volume: &Volume, path: &str, tar: Reader) -> Result<()> {
         let (volumes, volume, path) = (self.volumes.clone(), volume.clone(), path.to_owned());
         let handle = tokio::runtime::Handle::current();

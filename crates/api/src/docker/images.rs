@@ -240,20 +240,23 @@ async fn import(mut call: Call) -> Result<Response> {
     };
     let (changes, message) = (changes(&call.query), call.query.text("message").to_owned());
     let platform = call.query.nonempty("platform").map(str::to_owned);
-    let tar = upload::reader(call.take_body());
+    let upload = upload::Upload::new(call.take_body());
     let (engine, scope) = (call.state.clone(), call.scope());
     let (sender, receiver) = mpsc::channel(4);
     let task = tokio::spawn(async move {
         let result = engine
             .image_import(
                 &scope,
-                tar,
+                upload.reader(),
                 reference.as_ref(),
                 &message,
                 &changes,
                 platform.as_deref(),
             )
             .await;
+        if result.is_err() {
+            upload.drain().await;
+        }
         let _ = sender
             .send(result.map(|id| JsonMessage::status(id.to_string())))
             .await;

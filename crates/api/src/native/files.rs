@@ -41,6 +41,14 @@ async fn archive(call: Call) -> Result<(native::PathStat, agent::Reader)> {
     Ok((path_stat(stat), tar))
 }
 
+/// `DELETE /volumes/{volume}/files`
+pub(super) async fn remove(call: Call) -> Result<Response> {
+    call.state
+        .volume_file_remove(&call.scope(), call.name(0), call.needed("path")?)
+        .await?;
+    call::empty(StatusCode::NO_CONTENT)
+}
+
 /// `GET /volumes/{volume}/stat`
 pub(super) async fn stat(call: Call) -> Result<Response> {
     // The archive is never begun: it is made as it is read.

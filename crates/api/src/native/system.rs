@@ -4,7 +4,10 @@ use std::sync::LazyLock;
 
 use axum::response::Response;
 use serde_json::Value;
-use types::{Result, native::Version};
+use types::{
+    Result,
+    native::{Stopped, Version},
+};
 
 use super::{document, table, table::Call};
 use crate::docker::call;
@@ -15,6 +18,12 @@ pub(super) async fn version(_: Call) -> Result<Response> {
         version: env!("CARGO_PKG_VERSION").into(),
         api: "1".into(),
     })
+}
+
+/// `POST /stop`
+pub(super) async fn stop(call: Call) -> Result<Response> {
+    let stopped = call.state.stop_all().await?;
+    call::json(&Stopped { stopped })
 }
 
 /// `GET /openapi.json`

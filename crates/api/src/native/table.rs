@@ -220,6 +220,10 @@ fn system_rows() -> Vec<Route<Engine>> {
         row!(GET "/version", system::version, "version", "Who answers.")
             .needs(Access::Known)
             .gives::<n::Version>(),
+        row!(POST "/stop", system::stop, "stop",
+            "Stop all containers of all namespaces, each with its own signal and time.")
+        .needs(Access::Operate)
+        .gives::<n::Stopped>(),
         row!(GET "/openapi.json", system::openapi, "openapi", "This document.")
             .needs(Access::Known)
             .gives::<serde_json::Value>(),
@@ -264,6 +268,10 @@ fn file_rows() -> Vec<Route<Engine>> {
             "The entries of a directory of a volume or of a snapshot.")
         .query(&[PATH, SNAPSHOT])
         .gives::<n::FileList>(),
+        row!(DELETE "/volumes/{volume}/files", files::remove, "volume_file_remove",
+            "Remove a file or a directory of a volume with all that is in it.")
+        .query(&[PATH])
+        .gives_nothing(),
         row!(GET "/volumes/{volume}/stat", files::stat, "volume_stat",
             "What a path of a volume or of a snapshot is.")
         .query(&[PATH, SNAPSHOT])

@@ -340,10 +340,14 @@ impl Engine {
         for spec in host.volumes_from.iter().flatten() {
             inherited.extend(self.mounts_from(scope, spec)?);
         }
-        let parsed = parse_all(config, host, inherited)?;
-        // However they were written, and also those of another container.
-        if let Some(bind) = parsed.iter().find(|parsed| parsed.mount.kind == "bind") {
-            policy::host_path(scope, &bind.mount.source)?;
+        let mut parsed = parse_all(config, host, inherited)?;
+        if scope.is_tenant() {
+            // However they were written, and also those of another container.
+            for Parsed { mount, .. } in &mut parsed {
+                if mount.kind == "bind" {
+                    self.find_upload(scope, config, mount).await?;
+                }
+            }
         }
         let (mut mounts, mut leases) = (Vec::new(), Vec::new());
         for Parsed { mut mount, volume } in parsed {
@@ -379,6 +383,43 @@ impl Engine {
             mounts.push(mount);
         }
         Ok((mounts, leases))
+    }
+
+    /// A tenant's path of the host means what it has uploaded from there. The mount becomes one
+    /// of that.
+    async fn find_upload(
+        &self,
+        scope: &Scope,
+        config: &Config,
+        mount: &mut MountRecord,
+    ) -> Result<()> {
+        let name = policy::uploads(config.labels.as_ref(), &mount.source)?;
+        let refusal = || policy::host_path(&mount.source);
+        let volume = self
+            .volume_named(scope, name.as_str())
+            .map_err(|_| refusal())?;
+        let subpath = clean_subpath(mount.source.trim_start_matches('/'))?;
+        let record = volume.record();
+        match self
+            .agent
+            .volume_files(&record.plan(), None, &subpath)
+            .await
+        {
+            Err(error) if error.kind == types::Kind::NotFound => return Err(refusal()),
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
+        *mount = MountRecord {
+            kind: "volume".into(),
+            volume: Some(record.name.clone()),
+            driver: record.driver.clone(),
+            subpath,
+            no_copy: true,
+            create_source: false,
+            propagation: String::new(),
+            ..mount.clone()
+        };
+        Ok(())
     }
 
     /// `name/sub/path:/target` means a directory of a volume that exists. Of one that does

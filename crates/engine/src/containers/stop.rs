@@ -100,6 +100,32 @@ impl Engine {
         self.stop(&container, signal, timeout).await
     }
 
+    /// Stops all containers of all namespaces, each with its own signal and time; returns how many
+    /// ran. The first failure is told when all others have been stopped.
+    pub async fn stop_all(&self) -> Result<u64> {
+        let mut stops = tokio::task::JoinSet::new();
+        for container in self.containers.all() {
+            if container.is_running() {
+                let engine = self.clone();
+                stops.spawn(async move { engine.stop(&container, None, None).await });
+            }
+        }
+        let count = stops.len() as u64;
+        let mut outcome = Ok(count);
+        while let Some(stopped) = stops.join_next().await {
+            let stopped =
+                stopped.unwrap_or_else(|error| Err(Error::wrap("stopping a container", error)));
+            match stopped {
+                // Removed meanwhile, by itself or by somebody.
+                Err(error) if error.kind != types::Kind::NotFound && outcome.is_ok() => {
+                    outcome = Err(error);
+                }
+                _ => {}
+            }
+        }
+        outcome
+    }
+
     /// Stops a container that may or may not run.
     pub(crate) async fn stop(
         &self,

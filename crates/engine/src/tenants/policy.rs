@@ -1,9 +1,11 @@
 //! What a tenant may not ask of the machine. Whatever reaches beyond a container's own walls is
 //! the operator's; each refusal says what was asked for.
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 use types::{
-    Error, HostConfig, Result,
+    Error, HostConfig, Result, VolumeName,
     container::{Mount, Resources},
 };
 
@@ -78,7 +80,9 @@ pub(crate) fn container(scope: &Scope, host: &HostConfig) -> Result<()> {
     }
     // All fields, so that a new one is not forgotten.
     let HostConfig {
-        binds,
+        // Paths of the host are looked for among what the tenant has uploaded, when all mounts
+        // are known ([`uploads`]).
+        binds: _,
         container_id_file: _,
         log_config: _,
         network_mode,
@@ -146,12 +150,6 @@ pub(crate) fn container(scope: &Scope, host: &HostConfig) -> Result<()> {
     if !runtime.is_empty() {
         return Err(refused(format!("the runtime {runtime}")));
     }
-    for bind in binds.iter().flatten() {
-        // Without a slash it is a volume's name.
-        if bind.starts_with('/') && bind.contains(':') {
-            return Err(refused(format!("the host's path {bind:?}")));
-        }
-    }
     for mount in mounts.iter().flatten() {
         self::mount(mount)?;
     }
@@ -186,18 +184,27 @@ pub(crate) fn container(scope: &Scope, host: &HostConfig) -> Result<()> {
     self::resources(scope, resources)
 }
 
-/// Fails when a path of the host is to be mounted.
-pub(crate) fn host_path(scope: &Scope, path: &str) -> Result<()> {
-    if scope.is_tenant() {
-        return Err(refused(format!("the host's path {path:?}")));
+/// The volume that has what was uploaded of a project of a tenant's: paths of the host in a
+/// container's mounts are looked for there, below the volume's root.
+///
+/// # Errors
+/// When the container is of no project: there is nothing else that a path could mean.
+pub(crate) fn uploads(labels: Option<&BTreeMap<String, String>>, path: &str) -> Result<VolumeName> {
+    let project = labels.and_then(|labels| labels.get("com.docker.compose.project"));
+    match project {
+        Some(project) => format!("kr-files-{project}").parse(),
+        None => Err(host_path(path)),
     }
-    Ok(())
+}
+
+/// What is said of a path of the host.
+pub(crate) fn host_path(path: &str) -> Error {
+    refused(format!(
+        "the host's path {path:?} (kra push uploads the files of a compose project)"
+    ))
 }
 
 fn mount(mount: &Mount) -> Result<()> {
-    if mount.kind == "bind" {
-        return Err(refused(format!("the host's path {:?}", mount.source)));
-    }
     let driver = mount
         .volume_options
         .as_ref()
@@ -391,11 +398,6 @@ mod tests {
                 "readonly",
                 Box::new(|host| host.readonly_paths = Some(vec![])),
             ),
-            ("bind", Box::new(move |host| host.binds = text("/etc:/etc"))),
-            (
-                "bind of the root",
-                Box::new(move |host| host.binds = text("/:/host:ro")),
-            ),
             (
                 "capability",
                 Box::new(move |host| host.cap_add = text("SYS_ADMIN")),
@@ -427,16 +429,6 @@ mod tests {
             (
                 "realtime",
                 Box::new(|host| host.resources.cpu_realtime_runtime = 1),
-            ),
-            (
-                "mount",
-                Box::new(|host| {
-                    host.mounts = Some(vec![Mount {
-                        kind: "bind".into(),
-                        source: "/etc".into(),
-                        ..Mount::default()
-                    }]);
-                }),
             ),
         ];
         for (name, change) in cases {

@@ -296,6 +296,14 @@ impl Engine {
             .await
     }
 
+    /// Removes a file or a directory with all that is in it; one that is not there is fine.
+    pub async fn volume_file_remove(&self, scope: &Scope, name: &str, path: &str) -> Result<()> {
+        let volume = self.volume_named(scope, name)?;
+        let record = volume.record();
+        must_be_ready(&record)?;
+        self.agent.volume_file_remove(&record.plan(), path).await
+    }
+
     /// Unpacks a tar into a directory of a volume.
     pub async fn volume_archive_put(
         &self,
