@@ -34,6 +34,18 @@ impl Hash {
         Self(*blake3::hash(chunk).as_bytes())
     }
 
+    /// The hash of all that comes from a stream, and how many bytes that is.
+    pub fn of_stream(mut stream: impl std::io::Read) -> std::io::Result<(Self, u64)> {
+        let mut hasher = blake3::Hasher::new();
+        let length = std::io::copy(&mut stream, &mut hasher)?;
+        Ok((Self(*hasher.finalize().as_bytes()), length))
+    }
+
+    /// As text.
+    pub fn to_hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// What a list of hashes one after the other holds; `None` when its end is no whole one.
     pub fn many(bytes: &[u8]) -> Option<Vec<Self>> {
         let (whole, rest) = bytes.as_chunks::<{ Self::LENGTH }>();

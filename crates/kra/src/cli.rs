@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::{exit::Outcome, login, pool, push, setup, token, version, volume};
+use crate::{exit::Outcome, login, pool, push, setup, token, up, version, volume};
 
 /// kra: volumes with snapshots and instant rollback, on kraud.
 ///
@@ -62,6 +62,29 @@ pub(crate) enum Command {
     /// Send images to kraud, and of them only what it lacks
     #[command(after_help = push::EXAMPLES)]
     Push(push::Options),
+    /// Bring a compose project up on kraud, with its images and its files
+    #[command(after_help = up::UP_EXAMPLES)]
+    Up(up::Up),
+    /// Stop a compose project and remove its containers and networks
+    #[command(after_help = "Examples:\n  kra down\n  kra down --volumes")]
+    Down(up::Pass),
+    /// List the containers of a compose project
+    #[command(after_help = "Examples:\n  kra ps\n  kra ps --all --format json")]
+    Ps(up::Pass),
+    /// Show the logs of a compose project
+    #[command(after_help = "Examples:\n  kra logs -f\n  kra logs --tail 100 web")]
+    Logs(up::Pass),
+    /// Run a command in a container of a compose project
+    #[command(
+        after_help = "Examples:\n  kra exec web sh\n  kra exec -T db pg_dump shop > dump.sql"
+    )]
+    Exec(up::Pass),
+    /// Show what happens to the containers of a compose project
+    #[command(after_help = "Examples:\n  kra events\n  kra events --json")]
+    Events(up::Pass),
+    /// Keep the files that a compose project mounts on kraud as they are here
+    #[command(after_help = "Examples:\n  kra sync\n  kra sync --once")]
+    Sync(up::Sync),
     /// Storage pools that volumes are kept on
     #[command(arg_required_else_help = true)]
     Pool {

@@ -46,6 +46,8 @@ pub(crate) struct Failure {
     pub(crate) code: Code,
     message: String,
     hint: Option<String>,
+    /// The exit code of a program that was run for the user.
+    child: Option<u8>,
 }
 
 impl Failure {
@@ -54,6 +56,7 @@ impl Failure {
             code,
             message: message.into(),
             hint: None,
+            child: None,
         }
     }
 
@@ -70,6 +73,19 @@ impl Failure {
         }
         let error = types::Error::wrap(operation, error);
         Self::new(Code::Failed, error.message)
+    }
+
+    /// Something did not come out as it should.
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self::new(Code::Failed, message)
+    }
+
+    /// A program that was run for the user has failed, and said why.
+    pub(crate) fn of_child(code: Option<i32>) -> Self {
+        Self {
+            child: code.and_then(|code| u8::try_from(code).ok()),
+            ..Self::new(Code::Failed, "")
+        }
     }
 
     /// The user pressed ctrl-C.
@@ -110,7 +126,7 @@ impl Failure {
     /// Says it, and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         self.say();
-        ExitCode::from(self.code as u8)
+        ExitCode::from(self.child.unwrap_or(self.code as u8))
     }
 }
 

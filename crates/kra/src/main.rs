@@ -11,10 +11,12 @@ mod man;
 mod place;
 mod pool;
 mod progress;
+mod project;
 mod push;
 mod session;
 mod setup;
 mod token;
+mod up;
 mod version;
 mod volume;
 
@@ -74,6 +76,13 @@ async fn run(session: &Session, command: Command) -> Outcome {
     match command {
         Command::Volume { command } => volume::run(session, command).await,
         Command::Pool { command } => pool::run(session, command).await,
+        Command::Up(options) => up::up(session, &options).await,
+        Command::Down(options) => up::pass(session, "down", &options).await,
+        Command::Ps(options) => up::pass(session, "ps", &options).await,
+        Command::Logs(options) => up::pass(session, "logs", &options).await,
+        Command::Exec(options) => up::pass(session, "exec", &options).await,
+        Command::Events(options) => up::pass(session, "events", &options).await,
+        Command::Sync(options) => up::sync(session, &options).await,
         Command::Push(options) => push::run(session, &options).await,
         Command::Version(options) => version::run(session, &options).await,
         Command::Whoami(options) => login::whoami(session, &options).await,

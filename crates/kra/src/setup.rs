@@ -122,6 +122,49 @@ impl Credentials {
     }
 }
 
+/// What docker's clients find in the environment to speak to the kraud of a session. The
+/// certificate is kept for the next time, until an hour before its end.
+pub(crate) async fn environment(session: &Session) -> Outcome<Vec<(&'static str, String)>> {
+    /// Days.
+    const LIFE: u64 = 1;
+    let host = session.client.host();
+    if let Host::Unix(path) = host {
+        return Ok(vec![("DOCKER_HOST", format!("unix://{}", path.display()))]);
+    }
+    let who = session.client.whoami().await?;
+    // With another token, or on another kraud, it is another one.
+    let about = format!(
+        "{host} {:?}",
+        who.token.as_ref().map(types::TokenId::as_str)
+    );
+    let digest: String = Sha256::digest(about)
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let folder = directory()?.join("certificates").join(digest);
+    let folder = std::path::absolute(&folder)
+        .map_err(|error| Failure::io("finding the folder of certificates", error))?;
+    let until = folder.join("until");
+    let good = fs::read_to_string(&until)
+        .ok()
+        .and_then(|text| types::Time::parse(text.trim()))
+        .is_some_and(|until| {
+            until.since(types::Time::now()) > std::time::Duration::from_secs(3600)
+        });
+    if !good {
+        let credentials = Credentials::ask(session, LIFE).await?;
+        credentials.write(&folder)?;
+        write_private(&until, credentials.signed.expires.to_string().as_bytes())
+            .map_err(|error| Failure::io(&format!("writing {}", until.display()), error))?;
+    }
+    Ok(vec![
+        ("DOCKER_HOST", format!("tcp://{}", host.authority())),
+        ("DOCKER_TLS_VERIFY", "1".to_owned()),
+        ("DOCKER_CERT_PATH", folder.display().to_string()),
+    ])
+}
+
 async fn docker(session: &Session, options: &Docker) -> Outcome {
     let host = session.client.host();
     if let Host::Unix(path) = host {

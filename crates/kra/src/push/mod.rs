@@ -2,7 +2,6 @@
 
 mod archive;
 mod layer;
-mod project;
 
 use std::{
     io::{self, IsTerminal as _},
@@ -28,16 +27,16 @@ use types::{
 use self::{
     archive::{Image, Source},
     layer::{Bases, Push},
-    project::Project,
 };
 use crate::{
     exit::{Code, Failure, Outcome},
+    project::{Project, files},
     session::{Session, variable},
 };
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  kra push                          # every image of the compose project here
+  kra push                          # every image of the compose project here, and the files it mounts
   kra push web:latest worker:latest
   docker save web | kra push --archive -
   kra push --archive web.tar
@@ -63,6 +62,9 @@ pub(crate) struct Options {
     /// The socket of the engine that has the images [default: docker's, else podman's]
     #[arg(long, value_name = "PATH", env = "KR_ENGINE")]
     engine: Option<PathBuf>,
+    /// The most that the project's mounted files may have, such as 1G
+    #[arg(long, value_name = "SIZE", value_parser = crate::up::size, default_value = files::LIMIT)]
+    upload_limit: u64,
     /// How to print what was done
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
@@ -119,25 +121,91 @@ pub(crate) async fn run(session: &Session, options: &Options) -> Outcome {
             rename(&mut images, options.name.as_deref())?;
             from_source(&session.client, &view, &source, images).await?
         }
-        None => from_engine(session, &view, options).await?,
+        None => {
+            let project = match options.images.as_slice() {
+                [] => Some(Project::load(&options.files)?),
+                _ => None,
+            };
+            let names = match &project {
+                Some(project) => project.images(),
+                None => options.images.clone(),
+            };
+            let engine = Engine::new(socket(options.engine.clone())?);
+            let wanted = look(&engine, &view, &names, project.is_none()).await?;
+            let done = from_engine(session, &view, &engine, &wanted).await?;
+            if let Some(project) = &project {
+                let limit = options.upload_limit;
+                let sent = files::upload(&session.client, project, limit, false).await;
+                match sent {
+                    Err(failure) if failure.code == Code::Forbidden => {
+                        failure.say();
+                        view.say("files: not sent; a token that may only push images cannot");
+                    }
+                    other => other?,
+                }
+            }
+            done
+        }
     };
     match options.output {
         Format::Json => term::json(&done)?,
         Format::Table => {
             for one in &done {
-                let words = match one.known {
-                    true => format!("{}: there already, {:.1} s", one.image, one.seconds),
-                    false => format!(
-                        "{}: sent {} of {}, {:.1} s",
-                        one.image,
-                        megabytes(one.sent_bytes),
-                        megabytes(one.total_bytes),
-                        one.seconds
-                    ),
-                };
-                term::print(&format!("{words}\n"))?;
+                term::print(&format!("{}\n", one.words()))?;
             }
         }
+    }
+    Ok(())
+}
+
+impl Done {
+    fn words(&self) -> String {
+        match self.known {
+            true => format!("{}: there already, {:.1} s", self.image, self.seconds),
+            false => format!(
+                "{}: sent {} of {}, {:.1} s",
+                self.image,
+                megabytes(self.sent_bytes),
+                megabytes(self.total_bytes),
+                self.seconds
+            ),
+        }
+    }
+}
+
+/// The images of a project, as far as they are on this machine; says what is done.
+pub(crate) async fn project(
+    session: &Session,
+    project: &Project,
+    engine: Option<PathBuf>,
+    dry_run: bool,
+) -> Outcome {
+    let view = View::new(Format::Table);
+    let names = project.images();
+    let Ok(socket) = socket(engine) else {
+        view.say("images: neither docker nor podman listens on this machine; kraud takes those that it has, and pulls others");
+        return Ok(());
+    };
+    let engine = Engine::new(socket);
+    let wanted = look(&engine, &view, &names, false).await?;
+    if dry_run {
+        let plan = begin(&session.client, &wanted).await?;
+        for (image, needs) in wanted.iter().zip(&plan.images) {
+            let name = image.reference.familiar();
+            view.say(&match (needs.known, needs.missing.len()) {
+                (true, _) => format!("{name}: there already"),
+                (false, 0) => format!("{name}: new, and all of its layers are there"),
+                (false, missing) => format!(
+                    "{name}: to push, {missing} of {} layers ({})",
+                    image.layers.len(),
+                    megabytes(image.total)
+                ),
+            });
+        }
+        return Ok(());
+    }
+    for one in from_engine(session, &view, &engine, &wanted).await? {
+        view.say(&one.words());
     }
     Ok(())
 }
@@ -182,16 +250,16 @@ fn rename(images: &mut [Image], name: Option<&str>) -> Outcome {
     Ok(())
 }
 
-/// Images of this machine's engine.
-async fn from_engine(session: &Session, view: &View, options: &Options) -> Outcome<Vec<Done>> {
-    let begun = Instant::now();
-    let (names, explicit) = match options.images.as_slice() {
-        [] => (Project::load(&options.files)?.images(), false),
-        names => (names.to_vec(), true),
-    };
-    let engine = Engine::new(socket(options.engine.clone())?);
+/// What an engine knows of images. Those that it has not are an error only if somebody has named
+/// them.
+async fn look(
+    engine: &Engine,
+    view: &View,
+    names: &[String],
+    explicit: bool,
+) -> Outcome<Vec<Wanted>> {
     let mut wanted = Vec::new();
-    for name in &names {
+    for name in names {
         let reference = name
             .parse::<Reference>()
             .map_err(Failure::from)?
@@ -214,10 +282,21 @@ async fn from_engine(session: &Session, view: &View, options: &Options) -> Outco
             )),
         }
     }
+    Ok(wanted)
+}
+
+/// Images of this machine's engine.
+async fn from_engine(
+    session: &Session,
+    view: &View,
+    engine: &Engine,
+    wanted: &[Wanted],
+) -> Outcome<Vec<Done>> {
+    let begun = Instant::now();
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    let plan = begin(&session.client, &wanted).await?;
+    let plan = begin(&session.client, wanted).await?;
     let mut done = Vec::new();
     let mut unknown = Vec::new();
     for (image, needs) in wanted.iter().zip(&plan.images) {

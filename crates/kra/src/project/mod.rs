@@ -1,0 +1,195 @@
+//! A compose project, as docker's own plugin resolves it.
+
+pub(crate) mod files;
+mod ignore;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde::Deserialize;
+
+use crate::exit::{Failure, Outcome};
+
+/// A project.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Project {
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) services: BTreeMap<String, Service>,
+    #[serde(default)]
+    configs: BTreeMap<String, Content>,
+    #[serde(default)]
+    secrets: BTreeMap<String, Content>,
+    /// Where it is; not in what the plugin says.
+    #[serde(skip)]
+    pub(crate) folder: PathBuf,
+}
+
+/// A service of a project.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Service {
+    pub(crate) image: Option<String>,
+    pub(crate) build: Option<serde_json::Value>,
+    #[serde(default)]
+    volumes: Vec<Mount>,
+    #[serde(default)]
+    configs: Vec<Use>,
+    #[serde(default)]
+    secrets: Vec<Use>,
+    deploy: Option<Deploy>,
+    scale: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Deploy {
+    replicas: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Mount {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    source: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Use {
+    source: String,
+}
+
+/// A config or a secret.
+#[derive(Debug, Deserialize)]
+struct Content {
+    file: Option<String>,
+}
+
+/// The plugin with the files that are named.
+pub(crate) fn compose(files: &[PathBuf]) -> Command {
+    let mut command = Command::new("docker");
+    command.arg("compose");
+    for file in files {
+        command.arg("--file").arg(file);
+    }
+    command
+}
+
+impl Project {
+    /// The project in the current folder, or of the files that are named.
+    pub(crate) fn load(files: &[PathBuf]) -> Outcome<Self> {
+        let output = compose(files)
+            .args(["config", "--format", "json"])
+            .output()
+            .map_err(|error| {
+                Failure::usage(format!(
+                    "the project here cannot be looked at without docker compose ({error}): install docker-compose-plugin, or name images to push"
+                ))
+            })?;
+        if !output.status.success() {
+            let words = String::from_utf8_lossy(&output.stderr);
+            let words = words.trim();
+            let no_plugin = [
+                "is not a docker command",
+                "unknown flag",
+                "unknown shorthand flag",
+            ];
+            return Err(Failure::usage(
+                match no_plugin.iter().any(|sign| words.contains(sign)) {
+                    true => "the project here cannot be looked at, as docker has no compose plugin: install docker-compose-plugin, or name images to push".to_owned(),
+                    false => format!("there is no project here that docker compose understands: {words}"),
+                },
+            ));
+        }
+        let mut project: Self = serde_json::from_slice(&output.stdout).map_err(|error| {
+            Failure::usage(format!(
+                "what docker compose says of the project is not understood: {error}"
+            ))
+        })?;
+        let folder = files.first().and_then(|file| file.parent());
+        project.folder = folder
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."))
+            .canonicalize()
+            .map_err(|error| Failure::io("finding the project's folder", error))?;
+        Ok(project)
+    }
+
+    /// Names of the images that its services use, each once.
+    pub(crate) fn images(&self) -> Vec<String> {
+        let mut images: Vec<String> = self
+            .services
+            .iter()
+            .filter_map(|(name, service)| match (&service.image, &service.build) {
+                (Some(image), _) => Some(image.clone()),
+                // What compose calls what it builds.
+                (None, Some(_)) => Some(format!("{}-{name}", self.name)),
+                (None, None) => None,
+            })
+            .collect();
+        images.sort();
+        images.dedup();
+        images
+    }
+
+    /// Paths of this machine that its services mount, each once: binds, and configs and secrets
+    /// that are files.
+    pub(crate) fn local_paths(&self) -> Vec<PathBuf> {
+        let mut paths = Vec::new();
+        for service in self.services.values() {
+            let binds = service.volumes.iter().filter(|mount| mount.kind == "bind");
+            paths.extend(binds.map(|mount| PathBuf::from(&mount.source)));
+            for (uses, known) in [
+                (&service.configs, &self.configs),
+                (&service.secrets, &self.secrets),
+            ] {
+                let named = uses.iter().filter_map(|one| known.get(&one.source));
+                paths.extend(named.filter_map(|content| content.file.as_ref().map(PathBuf::from)));
+            }
+        }
+        paths.sort();
+        paths.dedup();
+        paths
+    }
+}
+
+impl Service {
+    /// How many containers it shall have.
+    pub(crate) fn replicas(&self) -> u32 {
+        let deployed = self.deploy.as_ref().and_then(|deploy| deploy.replicas);
+        self.scale.or(deployed).unwrap_or(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_project_uses() {
+        let project: Project = serde_json::from_str(
+            r#"{"name":"shop","services":{
+                "web":{"build":{"context":"."},"deploy":{"replicas":3},
+                    "volumes":[{"type":"bind","source":"/p/nginx.conf","target":"/x"},{"type":"volume","source":"data","target":"/d"}],
+                    "secrets":[{"source":"key","target":"/run/secrets/key"}]},
+                "db":{"image":"postgres:16","configs":[{"source":"pg"}]},
+                "api":{"image":"api","build":{"context":"."},"scale":2},
+                "other":{"image":"postgres:16","volumes":[{"type":"bind","source":"/p/nginx.conf"}]}},
+                "configs":{"pg":{"name":"shop_pg","file":"/p/pg.conf"},"unused":{"file":"/p/no"},"inline":{"content":"x"}},
+                "secrets":{"key":{"file":"/p/key"}},"volumes":{"data":{}}}"#,
+        )
+        .unwrap();
+        assert_eq!(project.images(), ["api", "postgres:16", "shop-web"]);
+        let paths: Vec<_> = project
+            .local_paths()
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        assert_eq!(paths, ["/p/key", "/p/nginx.conf", "/p/pg.conf"]);
+        assert_eq!(project.services["web"].replicas(), 3);
+        assert_eq!(project.services["api"].replicas(), 2);
+        assert_eq!(project.services["db"].replicas(), 1);
+    }
+}
