@@ -294,34 +294,28 @@ impl Docker {
         Ok(found)
     }
 
-    /// Replaces containers one by one: a new one starts beside them and has to become healthy,
-    /// then an old one stops. When a new one fails all old ones run again, and the new ones go.
+    /// Replaces containers: one by one new ones start beside the old ones, and each has to become
+    /// healthy before the next; then the old ones stop, one by one. When a new one fails, all new
+    /// ones go, and the old ones have never stopped.
+    ///
+    /// docker compose would start an old one again that has stopped and is still there, so none
+    /// stops before all new ones work; that takes room for as many more.
     fn replace(&self, service: &str, old: &[String], patience: Duration) -> Outcome {
         let fresh = self.up_to_date(service, old)?;
         let old: Vec<&String> = old
             .iter()
             .filter(|id| fresh.get(*id) == Some(&false))
             .collect();
-        let mut stopped: Vec<&String> = Vec::new();
         let mut made: Vec<String> = Vec::new();
-        for (done, id) in old.iter().enumerate() {
-            let outcome = self
-                .start_another(service, patience, &mut made)
-                .and_then(|new| {
-                    eprintln!(
-                        "{service}: {} of {}: {} replaces {}",
-                        done + 1,
-                        old.len(),
-                        short(&new),
-                        short(id)
-                    );
-                    self.on(&["stop"], &[*id])
-                });
-            match outcome {
-                Ok(()) => stopped.push(id),
+        for done in 1..=old.len() {
+            match self.start_another(service, patience, &mut made) {
+                Ok(new) => eprintln!(
+                    "{service}: {done} of {}: {} is healthy",
+                    old.len(),
+                    short(&new)
+                ),
                 Err(failure) => {
                     eprintln!("{service}: the old containers go on");
-                    self.on(&["start"], &stopped)?;
                     let made: Vec<&String> = made.iter().collect();
                     self.on(&["stop"], &made)?;
                     self.on(&["rm"], &made)?;
@@ -329,7 +323,11 @@ impl Docker {
                 }
             }
         }
-        self.on(&["rm"], &stopped)?;
+        for id in &old {
+            self.on(&["stop"], &[id])?;
+            self.on(&["rm"], &[id])?;
+            eprintln!("{service}: {} has stopped", short(id));
+        }
         Ok(())
     }
 

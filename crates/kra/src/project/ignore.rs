@@ -22,7 +22,12 @@ impl Ignore {
         for above in folder.ancestors() {
             match fs::read_to_string(above.join(".dockerignore")) {
                 Ok(text) => return Ok(Self::parse(above, &text)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // The path that is mounted may be a file, or not be there.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) => {}
                 Err(error) => return Err(error),
             }
             if above == top || !above.starts_with(top) {

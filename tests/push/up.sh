@@ -1,0 +1,127 @@
+# kra up: a project with its images and the files that it mounts.
+
+. "$E2E_SUITES/lib.sh"
+
+# project: one in $T/project that mounts a file, a folder, a config and a secret; the operator's kraud is the local engine.
+project() {
+    docker load -q -i "$(busybox_archive)" >/dev/null; docker tag "$IMG" local:1
+    mkdir -p "$T/project/site/sub" "$T/project/site/node_modules"; cd "$T/project"
+    echo first >site/index.html; echo deep >site/sub/page; echo junk >site/node_modules/x; echo '**/node_modules' >.dockerignore
+    echo 'the configuration' >app.conf; echo 'the secret' >key; chmod 640 key; ln -s index.html site/link
+    cat >compose.yaml <<-'YAML'
+	name: shop
+	services:
+	  web:
+	    image: local:1
+	    command: httpd -f -p 80 -h /site
+	    stop_signal: KILL
+	    volumes: [ "./site:/site", "./app.conf:/etc/app.conf:ro", "data:/data" ]
+	    configs: [ { source: conf, target: /conf } ]
+	    secrets: [ key ]
+	    ports: [ "127.0.0.1::80" ]
+	configs: { conf: { file: ./app.conf } }
+	secrets: { key: { file: ./key } }
+	volumes: { data: {} }
+	YAML
+    export KR_ENGINE=${OPERATOR#unix://}
+}
+
+test_up_with_files() {
+    has_compose; tenant shop; export KR_ACCESS_TOKEN=$TOKEN; project
+    # Without what has been uploaded a path of the host means nothing, and never the server's own.
+    ok kra push local:1
+    (remote; run docker compose up -d; ne "$RC" 0; has "$ERR$OUT" 'kra push uploads'; docker compose down -v >/dev/null 2>&1)
+    as shop rmi local:1 >/dev/null
+    run kra up --dry-run; has "$ERR" 'to push'; has "$ERR" 'to send'
+    eq "$(as shop ps -aq; as shop image ls -q)" ''
+    run kra up; eq "$RC" 0; has "$ERR" 'local:1: sent'
+    eq "$(kra exec -T web cat /site/index.html /site/sub/page /etc/app.conf /conf /run/secrets/key | tr '\n' ' ')" 'first deep the configuration the configuration the secret '
+    eq "$(kra exec -T web sh -c 'ls /site; readlink /site/link; stat -c %a /run/secrets/key' | tr '\n' ' ')" 'index.html link sub index.html 640 '
+    run kra exec -T web sh -c 'echo x >/etc/app.conf'; ne "$RC" 0
+    kra exec -T web sh -c 'echo written >/site/from-inside'
+    has "$(kra ps --format '{{.Name}}')" shop-web-1
+    # Nothing has changed.
+    run kra up; eq "$RC" 0; has "$ERR" 'there already'; has "$ERR" 'nothing has changed'
+    # A change is there at once, what is gone is gone, what was written inside stays.
+    echo second >site/index.html; rm site/sub/page; mkdir site/new; echo n >site/new/file
+    run kra up; has "$ERR" 'files: 3 to send'; has "$ERR" '1 to remove'
+    eq "$(kra exec -T web sh -c 'cat /site/index.html /site/new/file /site/from-inside; ls /site/sub | wc -l' | tr '\n' ' ')" 'second n written 0 '
+    # Watched.
+    kra sync 2>"$T/sync" & local watching=$!
+    sleep 1; echo third >site/index.html
+    until_eq 10 third kra exec -T web cat /site/index.html
+    kill $watching; has "$(cat "$T/sync")" 'site/index.html'
+    # Plain docker compose finds the files, too.
+    kra down >/dev/null 2>&1; eq "$(as shop ps -aq)" ''
+    (remote; docker compose up -d --wait >/dev/null 2>&1; eq "$(docker compose exec -T web cat /site/index.html)" third; docker compose down -v >/dev/null 2>&1)
+    # Too much is said to be.
+    head -c 3000000 /dev/zero >site/large; run kra up --upload-limit 1M; eq "$RC" 2; has "$ERR" 'site alone has'; rm site/large
+    # Another project, and another tenant, do not.
+    run as shop run --rm -v "$T/project/site:/x" local:1 true; ne "$RC" 0; has "$ERR" 'kra push uploads'
+    tenant other; image_for other
+    run as other run --rm --label com.docker.compose.project=shop -v "$T/project/site:/x" "$IMG" true; ne "$RC" 0
+    # Links of what was uploaded lead nowhere else.
+    run as shop run --rm --label com.docker.compose.project=shop -v "/etc/passwd:/x" local:1 true; ne "$RC" 0; has "$ERR" 'kra push uploads'
+}
+
+# Containers of a service are replaced one by one, and by those that work.
+test_one_by_one() {
+    has_compose; tenant shop; export KR_ACCESS_TOKEN=$TOKEN
+    docker load -q -i "$(busybox_archive)" >/dev/null; docker tag "$IMG" local:1; export KR_ENGINE=${OPERATOR#unix://}
+    mkdir "$T/project"; cd "$T/project"
+    stack() { cat >compose.yaml <<-YAML
+	name: roll
+	services:
+	  web:
+	    image: local:1
+	    command: sh -c 'echo $1 >/index.html; exec httpd -f -p 80 -h /'
+	    stop_signal: KILL
+	    deploy: { replicas: 3 }
+	    healthcheck: { test: "$2", interval: 300ms, retries: 3, start_period: 1s }
+	  client: { image: local:1, command: sleep 1000, stop_signal: KILL }
+	YAML
+    }
+    stack one true; ok kra up
+    local before; before=$(as shop ps -q --filter label=com.docker.compose.service=web | sort)
+    eq "$(echo "$before" | wc -l)" 3
+    # Asked all the time, somebody answers all the time.
+    # ask: the page, from one that answers by the name now; asked again once, as one may end after the name was looked up.
+    cat >"$T/ask" <<-'ASK'
+	once() { ip=$(nslookup web 2>/dev/null | sed -n '/^Name/,$s/^Address[^:]*: *\([0-9.]*\).*/\1/p' | head -n 1); printf 'GET /index.html HTTP/1.0\r\n\r\n' | nc -w 2 "$ip" 80 2>/dev/null | tail -n 1 | grep .; }
+	once || once || echo lost
+	ASK
+    as shop cp "$T/ask" roll-client-1:/ask
+    as shop exec roll-client-1 sh -c 'while ! [ -e /stop ]; do sh /ask >>/seen; usleep 50000; done' & local asking=$!
+    sleep 1; stack two true
+    run kra up; has "$ERR" '3 of 3'; eq "$RC" 0
+    sleep 1; as shop exec roll-client-1 touch /stop; wait $asking || true
+    local after; after=$(as shop ps -q --filter label=com.docker.compose.service=web | sort)
+    eq "$(echo "$after" | wc -l)" 3
+    eq "$(comm -12 <(echo "$before") <(echo "$after") | wc -l)" 0
+    eq "$(as shop ps -aq --filter label=com.docker.compose.service=web | wc -l)" 3
+    as shop exec roll-client-1 sort /seen | uniq -c >"$T/seen"
+    matches "$(cat "$T/seen")" ' one'; matches "$(cat "$T/seen")" ' two'; hasnt "$(cat "$T/seen")" lost
+    # One that does not become healthy: the old ones go on, and nothing of the new is left.
+    stack three false
+    run kra up --wait-timeout 20; ne "$RC" 0; has "$ERR" 'has not become healthy'
+    eq "$(as shop ps -q --filter label=com.docker.compose.service=web | sort)" "$after"
+    eq "$(as shop ps -aq --filter label=com.docker.compose.service=web | wc -l)" 3
+    eq "$(as shop exec roll-client-1 sh /ask)" two
+    # As docker compose does it.
+    stack four true; ok kra up --strategy recreate
+    eq "$(as shop exec roll-client-1 sh /ask)" four
+    ok kra down
+}
+
+# What a workflow of CI does, with nothing but two variables.
+test_ci() {
+    has_compose; tenant shop; project
+    local host=$KR_HOST token=$TOKEN fingerprint=$KR_FINGERPRINT engine=$KR_ENGINE
+    sed -n '/^```sh ci$/,/^```$/p' "$REPO/docs/ci.md" | sed '1d;$d' >"$T/ci.sh"; [ -s "$T/ci.sh" ]
+    docker tag local:1 shop-web; sed -i 's/image: local:1/image: shop-web/' compose.yaml
+    mkdir "$T/home"
+    env -i PATH="$(dirname "$KRA"):$PATH" HOME="$T/home" DOCKER_CONFIG="$DOCKER_CONFIG" KR_ENGINE="$engine" KR_HOST="$host" KR_ACCESS_TOKEN="$token" KR_FINGERPRINT="$fingerprint" \
+        bash -euo pipefail "$T/ci.sh" >"$T/ci.out" 2>&1 || { cat "$T/ci.out"; fail "the workflow fails"; }
+    eq "$(as shop ps --format '{{.Names}}')" shop-web-1
+    as shop stop -t 0 shop-web-1 >/dev/null
+}
