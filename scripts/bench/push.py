@@ -103,6 +103,8 @@ class Stage:
         for socket in (self.local, self.remote, WORK / "kraud.sock"):
             wait(socket, lambda: subprocess.run(["docker", "-H", f"unix://{socket}", "version"], capture_output=True).returncode == 0)
         token = output(os.environ["KRAUD_BIN"], "tenant", "create", "bench", "-q", *self.kraud)
+        # What is pushed from an archive is new, too: another tenant's.
+        self.other = output(os.environ["KRAUD_BIN"], "tenant", "create", "other", "-q", *self.kraud)
         self.registry, self.engine, door = (self.link.to(port) for port in (23751, 23750, 23752))
         self.environment = os.environ | {"KR_HOST": f"https://127.0.0.1:{door}", "KR_ACCESS_TOKEN": token, "KR_FINGERPRINT": output(os.environ["KRAUD_BIN"], "fingerprint", *self.kraud), "KR_ENGINE": str(self.local), "KR_CONFIG": str(WORK / "kra")}
 
@@ -135,6 +137,9 @@ class Stage:
         def kra():
             run(os.environ["KRA"], "push", name, env=self.environment, capture_output=True)
 
+        def archive():
+            run(os.environ["KRA"], "push", "--archive", WORK / "saved.tar", env=self.environment | {"KR_ACCESS_TOKEN": self.other}, capture_output=True)
+
         def push():
             there = f"127.0.0.1:{self.registry}/{name}"
             run(*docker, "tag", name, there)
@@ -145,7 +150,7 @@ class Stage:
             subprocess.run(["docker", "-H", f"tcp://127.0.0.1:{self.engine}", "load", "-q"], stdin=save.stdout, check=True, capture_output=True)
             save.wait()
 
-        return {"kra push": kra, "docker push": push, "docker save | docker load": load}
+        return {"kra push": kra, "kra push --archive": archive, "docker push": push, "docker save, docker load": load}
 
 
 def tree(name, make):
@@ -159,11 +164,11 @@ def tree(name, make):
     return place
 
 
-def python_tree(sqlalchemy):
+def python_tree(django):
     def make(place):
-        packages = ["pandas==2.2.2", "numpy==1.26.4", "scipy==1.13.1", "django==5.0.6", f"sqlalchemy==2.0.{sqlalchemy}", "requests==2.31.0"]
+        packages = ["pandas==2.2.2", "numpy==1.26.4", f"django=={django}", "sqlalchemy==2.0.30", "requests==2.31.0"]
         run(sys.executable, "-m", "pip", "install", "-q", "--no-compile", "--target", place / "app", *packages)
-    return tree(f"python-{sqlalchemy}", make)
+    return tree(f"python-{django}", make)
 
 
 def node_tree(zod):
@@ -188,6 +193,7 @@ def compare(stage, name, versions):
     for step, (place, mtime) in (("first push", (versions[0], 1_700_000_000)), ("rebuilt, one package patched, all times new", (versions[1], 1_700_100_000)), ("nothing changed", (None, None))):
         if place:
             size = image(stage, f"{name}:1", place, mtime)
+        run("docker", "-H", f"unix://{stage.local}", "save", "-o", WORK / "saved.tar", f"{name}:1")
         for way, work in stage.ways(f"{name}:1").items():
             seconds, sent = stage.measured(work)
             rows.append((f"{name}, {size / 1e6:.0f} MB", step, way, seconds, sent))
@@ -201,13 +207,17 @@ def measure_assemble():
     return json.loads(text)
 
 
+def times(mine, theirs):
+    return f"1/{theirs / mine:.1f}" if mine < theirs else f"{mine / theirs:.1f}"
+
+
 def table(rows, assembled):
     lines = []
     if rows:
         lines += ["| image | step | way | time | bytes on the link | beside docker push |", "|---|---|---|---:|---:|---|"]
         for name, step, way, seconds, sent in rows:
             peer = next(row for row in rows if row[0] == name and row[1] == step and row[2] == "docker push")
-            ratio = "" if way == "docker push" else f"time 1/{peer[3] / seconds:.1f}, bytes 1/{peer[4] / sent:.1f}"
+            ratio = "" if way == "docker push" else f"time {times(seconds, peer[3])}, bytes {times(sent, peer[4])}"
             lines.append(f"| {name} | {step} | {way} | {seconds:.2f} s | {sent / 1e6:.3f} MB | {ratio} |")
     if assembled:
         lines += ["", f"A layer of {assembled['bytes'] / 1e6:.0f} MB with {assembled['new_bytes'] / 1e6:.1f} MB new, put together and unpacked by the server: {assembled['bytes'] / 1e6 / assembled['seconds']:.0f} MB/s, at most {assembled['peak_memory'] / 1e6:.0f} MB of memory."]
@@ -218,7 +228,7 @@ def main(wanted):
     chosen = wanted or ["python", "node", "assemble"]
     rows, assembled = [], None
     if {"python", "node"} & set(chosen):
-        trees = {"python": lambda: (python_tree(30), python_tree(31)), "node": lambda: (node_tree("3.23.0"), node_tree("3.23.8"))}
+        trees = {"python": lambda: (python_tree("5.0.6"), python_tree("5.0.7")), "node": lambda: (node_tree("3.23.0"), node_tree("3.23.8"))}
         made = {name: trees[name]() for name in ("python", "node") if name in chosen}
         stage = Stage()
         try:
