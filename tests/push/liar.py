@@ -45,7 +45,7 @@ assert call("/prefixes", {"bases": [secret]})[0] == 409
 recipe = zstd(bytes([2]) + leb(0) + leb(50) + bytes([0]))
 assert call(f"/layers/{secret}?bases={secret}", recipe, "application/octet-stream")[0] == 409
 # An empty recipe for a layer that is on the disk; one with what cannot be; one that is none.
-for bad in (bytes([0]), bytes([2]) + leb(1 << 40) + leb(1) + bytes([0]), bytes([2]) + leb(0) + leb(0), bytes([9]), b"", bytes([1]) + leb(1 << 30)):
+for bad in (bytes([0]), bytes([2]) + leb(1 << 40) + leb(1) + bytes([0]), bytes([2]) + leb(1) + leb(1) + bytes([0]), bytes([2]) + leb(0) + leb(0), bytes([5] * 3000 + [0]), bytes([4]) * 9, bytes([9]), b"", bytes([1]) + leb(1 << 30)):
     assert call(f"/layers/{secret}", zstd(bad), "application/octet-stream")[0] == 400, bad
 assert call(f"/layers/{secret}", b"no zstd at all", "application/octet-stream")[0] >= 400
 # What is asked for is missing, whatever others have.

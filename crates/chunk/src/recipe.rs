@@ -7,8 +7,13 @@
 //! |---|---|---|
 //! | 0 | | the end |
 //! | 1 | length, bytes | as they are |
-//! | 2 | number of the first, count | chunks of the lists that both sides have, one list after the other |
+//! | 2 | distance, count | chunks of the lists that both sides have, one list after the other; the first is that far (zigzag) from the one after the last that was named |
 //! | 3 | hash, length | any chunk |
+//! | 4 | 512 bytes | a header of a tar, zero where its checksum is |
+//! | 5 | | zeros up to the next multiple of 512 bytes |
+//!
+//! The last two spare what a tar has of bytes that follow from others: of a layer whose times are
+//! all new little else is sent.
 
 use std::io::{self, BufRead, Write};
 
@@ -27,12 +32,30 @@ pub enum Step {
         hash: Hash,
         length: u32,
     },
+    /// With its checksum.
+    Header(Box<[u8; BLOCK]>),
+    Padding,
+}
+
+/// A block of a tar, bytes.
+pub const BLOCK: usize = 512;
+/// Where a header has its checksum.
+const CHECKSUM: std::ops::Range<usize> = 148..156;
+
+/// Puts the checksum into a header, in the form that nearly all programs write.
+fn seal(header: &mut [u8; BLOCK]) {
+    header[CHECKSUM].fill(b' ');
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    let text = format!("{sum:06o}\0 ");
+    header[CHECKSUM].copy_from_slice(text.as_bytes());
 }
 
 const END: u8 = 0;
 const BYTES: u8 = 1;
 const KNOWN: u8 = 2;
 const CHUNK: u8 = 3;
+const HEADER: u8 = 4;
+const PADDING: u8 = 5;
 /// Bytes of one step, at the most.
 const PIECE: usize = 64 << 10;
 
@@ -46,7 +69,11 @@ pub struct Writer<W> {
     to: W,
     /// Chunks in a row, not written yet.
     row: Option<(u64, u64)>,
+    /// The number after the last known chunk that was written.
+    next: u64,
     bytes: Vec<u8>,
+    /// Bytes of the tar so far.
+    length: u64,
 }
 
 impl<W: Write> Writer<W> {
@@ -55,13 +82,44 @@ impl<W: Write> Writer<W> {
         Self {
             to,
             row: None,
+            next: 0,
             bytes: Vec::new(),
+            length: 0,
         }
+    }
+
+    /// A header of a tar.
+    pub fn header(&mut self, header: &[u8; BLOCK]) -> io::Result<()> {
+        let mut sealed = *header;
+        seal(&mut sealed);
+        if sealed != *header {
+            return self.bytes(header);
+        }
+        self.settle()?;
+        self.length += BLOCK as u64;
+        sealed[CHECKSUM].fill(0);
+        self.to.write_all(&[HEADER])?;
+        self.to.write_all(&sealed)
+    }
+
+    /// What fills a content up to whole blocks.
+    pub fn padding(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let wanted = self.length.next_multiple_of(BLOCK as u64) - self.length;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if bytes.len() as u64 != wanted || bytes.iter().any(|byte| *byte != 0) {
+            return self.bytes(bytes);
+        }
+        self.settle()?;
+        self.length += wanted;
+        self.to.write_all(&[PADDING])
     }
 
     /// Bytes as they are.
     pub fn bytes(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         self.end_row()?;
+        self.length += bytes.len() as u64;
         while !bytes.is_empty() {
             let count = bytes.len().min(PIECE - self.bytes.len());
             self.bytes.extend_from_slice(&bytes[..count]);
@@ -73,9 +131,10 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// The chunk with a number in the lists.
-    pub fn known(&mut self, number: u64) -> io::Result<()> {
+    /// The chunk with a number in the lists, of so many bytes.
+    pub fn known(&mut self, number: u64, length: u32) -> io::Result<()> {
         self.end_bytes()?;
+        self.length += u64::from(length);
         match &mut self.row {
             Some((first, count)) if *first + *count == number => *count += 1,
             _ => {
@@ -89,6 +148,7 @@ impl<W: Write> Writer<W> {
     /// A chunk by its hash.
     pub fn chunk(&mut self, hash: &Hash, length: u32) -> io::Result<()> {
         self.settle()?;
+        self.length += u64::from(length);
         self.to.write_all(&[CHUNK])?;
         self.to.write_all(&hash.0)?;
         number(&mut self.to, length.into())
@@ -117,7 +177,9 @@ impl<W: Write> Writer<W> {
             return Ok(());
         };
         self.to.write_all(&[KNOWN])?;
-        number(&mut self.to, first)?;
+        let distance = first.wrapping_sub(self.next) as i64;
+        number(&mut self.to, ((distance << 1) ^ (distance >> 63)) as u64)?;
+        self.next = first.wrapping_add(count);
         number(&mut self.to, count)
     }
 
@@ -148,13 +210,18 @@ fn number(to: &mut impl Write, mut value: u64) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Reader<R> {
     from: R,
+    next: u64,
     ended: bool,
 }
 
 impl<R: BufRead> Reader<R> {
     /// The recipe that comes from `from`.
     pub fn new(from: R) -> Self {
-        Self { from, ended: false }
+        Self {
+            from,
+            next: 0,
+            ended: false,
+        }
     }
 
     /// The next step; `None` at the end.
@@ -181,10 +248,13 @@ impl<R: BufRead> Reader<R> {
                 Ok(Some(Step::Bytes(bytes)))
             }
             KNOWN => {
-                let (first, count) = (self.number()?, self.number()?);
-                if count == 0 || first.checked_add(count).is_none() {
-                    return Err(bad("a row of no or too many chunks"));
-                }
+                let (zigzag, count) = (self.number()?, self.number()?);
+                let distance = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
+                let first = self.next.wrapping_add(distance as u64);
+                self.next = first
+                    .checked_add(count)
+                    .filter(|_| count > 0)
+                    .ok_or_else(|| bad("a row of no or too many chunks"))?;
                 Ok(Some(Step::Known { first, count }))
             }
             CHUNK => {
@@ -199,6 +269,13 @@ impl<R: BufRead> Reader<R> {
                     length: length as u32,
                 }))
             }
+            HEADER => {
+                let mut header = Box::new([0; BLOCK]);
+                self.from.read_exact(&mut header[..])?;
+                seal(&mut header);
+                Ok(Some(Step::Header(header)))
+            }
+            PADDING => Ok(Some(Step::Padding)),
             _ => Err(bad("an unknown step")),
         }
     }
@@ -248,9 +325,17 @@ mod tests {
         writer.bytes(b"head").unwrap();
         writer.bytes(b"er").unwrap();
         for number in [300, 301, 302, 7, 8] {
-            writer.known(number).unwrap();
+            writer.known(number, 100).unwrap();
         }
         writer.chunk(&hash, 1).unwrap();
+        // Six bytes, five hundred and one: five short of a block.
+        writer.padding(&[0; 5]).unwrap();
+        writer.padding(&[0; 5]).unwrap();
+        let mut header = [7; BLOCK];
+        seal(&mut header);
+        writer.header(&header).unwrap();
+        header[150] = b'x';
+        writer.header(&header).unwrap();
         writer.bytes(&vec![5; PIECE + 1]).unwrap();
         let written = writer.finish().unwrap();
         assert_eq!(
@@ -263,8 +348,15 @@ mod tests {
                 },
                 Step::Known { first: 7, count: 2 },
                 Step::Chunk { hash, length: 1 },
-                Step::Bytes(vec![5; PIECE]),
-                Step::Bytes(vec![5]),
+                Step::Padding,
+                Step::Bytes(vec![0; 5]),
+                {
+                    let mut header = [7; BLOCK];
+                    seal(&mut header);
+                    Step::Header(Box::new(header))
+                },
+                Step::Bytes([&header[..], &[5; PIECE - BLOCK]].concat()),
+                Step::Bytes(vec![5; BLOCK + 1]),
             ]
         );
         for end in 0..written.len() {

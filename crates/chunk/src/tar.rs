@@ -5,8 +5,8 @@
 
 use std::io::{self, Read};
 
-/// A block of the format (POSIX.1-2024, pax), bytes.
-const BLOCK: usize = 512;
+use crate::recipe::BLOCK;
+
 /// A record of another entry's facts is no longer.
 const LONGEST_RECORD: u64 = 1 << 20;
 
@@ -14,6 +14,14 @@ const LONGEST_RECORD: u64 = 1 << 20;
 pub trait Sink {
     /// What lies between contents.
     fn bytes(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// A header.
+    fn header(&mut self, header: &[u8; BLOCK]) -> io::Result<()> {
+        self.bytes(header)
+    }
+    /// What fills a content up to whole blocks.
+    fn padding(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.bytes(bytes)
+    }
     /// The content of a file, to be read to its end.
     fn content(&mut self, content: &mut dyn Read) -> io::Result<()>;
 }
@@ -31,17 +39,19 @@ pub fn split(mut archive: impl Read, sink: &mut impl Sink) -> io::Result<u64> {
         let mut block = [0; BLOCK];
         let count = fill(&mut archive, &mut block)?;
         total += count as u64;
-        sink.bytes(&block[..count])?;
         if count < BLOCK {
+            sink.bytes(&block[..count])?;
             return Ok(total);
         }
         let Some(own) = header_size(&block) else {
+            sink.bytes(&block)?;
             if block.iter().all(|byte| *byte == 0) {
                 // The end, or one half of it.
                 continue;
             }
             return Ok(total + rest(archive, sink)?);
         };
+        sink.header(&block)?;
         let kind = block[156];
         let length = match kind {
             b'x' | b'L' | b'K' | b'g' => own,
@@ -74,7 +84,7 @@ pub fn split(mut archive: impl Read, sink: &mut impl Sink) -> io::Result<u64> {
         let mut padding = [0; BLOCK];
         let count = fill(&mut archive, &mut padding[..padded as usize])?;
         total += count as u64;
-        sink.bytes(&padding[..count])?;
+        sink.padding(&padding[..count])?;
     }
 }
 

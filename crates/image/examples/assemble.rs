@@ -59,13 +59,19 @@ impl tar::Sink for Taker<'_> {
     fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.recipe.bytes(bytes)
     }
+    fn header(&mut self, header: &[u8; 512]) -> io::Result<()> {
+        self.recipe.header(header)
+    }
+    fn padding(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.recipe.padding(bytes)
+    }
     fn content(&mut self, content: &mut dyn Read) -> io::Result<()> {
         let (recipe, list, new, sent) =
             (&mut self.recipe, self.list, &mut self.new, &mut self.sent);
         let cut = self.cutter.cut(content, |bytes| {
             let hash = Hash::of(bytes);
             if let Some(number) = list.find(&hash) {
-                return recipe.known(number as u64);
+                return recipe.known(number as u64, bytes.len() as u32);
             }
             if sent.insert(hash) {
                 new.write_all(&(bytes.len() as u32).to_le_bytes())?;

@@ -71,6 +71,7 @@ pub fn assemble(
         row: (0, 0),
         ready: Vec::new(),
         at: 0,
+        length: 0,
         open: None,
     };
     assembly
@@ -110,6 +111,8 @@ struct Tar<R> {
     row: (u64, u64),
     ready: Vec<u8>,
     at: usize,
+    /// Bytes of the tar before those that are ready.
+    length: u64,
     /// The file that was read last.
     open: Option<(Vec<u8>, usize, File)>,
 }
@@ -129,6 +132,7 @@ impl<R: io::BufRead> Read for Tar<R> {
 impl<R: io::BufRead> Tar<R> {
     /// Makes the next bytes ready; false at the end.
     fn more(&mut self) -> io::Result<bool> {
+        self.length += self.ready.len() as u64;
         self.ready.clear();
         self.at = 0;
         if self.row.1 > 0 {
@@ -140,6 +144,16 @@ impl<R: io::BufRead> Tar<R> {
         match self.recipe.step()? {
             None => return Ok(false),
             Some(Step::Bytes(bytes)) => self.ready = bytes,
+            Some(Step::Header(header)) => self.ready.extend_from_slice(&header[..]),
+            Some(Step::Padding) => {
+                let block = recipe::BLOCK as u64;
+                let count = self.length.next_multiple_of(block) - self.length;
+                if count == 0 {
+                    // Else a small recipe could be without an end.
+                    return Err(crate::tar::bad("bad recipe: padding of nothing"));
+                }
+                self.ready.resize(count as usize, 0);
+            }
             Some(Step::Known { first, count }) => {
                 self.row = (first, count);
                 // No row is empty: this ends with its first chunk.

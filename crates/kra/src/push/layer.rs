@@ -135,7 +135,7 @@ impl Taker<'_> {
         let hash = Hash::of(bytes);
         match self.push.bases.find(hash.prefix(), self.last) {
             Some(number) => {
-                self.recipe.known(number)?;
+                self.recipe.known(number, bytes.len() as u32)?;
                 self.last = Some(number);
             }
             None => {
@@ -156,6 +156,16 @@ impl Taker<'_> {
 impl tar::Sink for Taker<'_> {
     fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.recipe.bytes(bytes)?;
+        self.pass(bytes.len() as u64)
+    }
+
+    fn header(&mut self, header: &[u8; recipe::BLOCK]) -> io::Result<()> {
+        self.recipe.header(header)?;
+        self.pass(header.len() as u64)
+    }
+
+    fn padding(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.recipe.padding(bytes)?;
         self.pass(bytes.len() as u64)
     }
 
@@ -218,7 +228,7 @@ impl Push {
             sent: self.sent.clone(),
         };
         let work = || -> io::Result<u64> {
-            let mut encoder = zstd::Encoder::new(outgoing, 9)?;
+            let mut encoder = zstd::Encoder::new(outgoing, 15)?;
             encoder.window_log(23)?;
             let mut taker = Taker {
                 push: self,
