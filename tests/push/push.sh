@@ -64,6 +64,10 @@ test_forms() {
         docker tag one:1 shop-built; (cd "$T/project" && kra push) >"$T/out" 2>"$T/err"
         has "$(cat "$T/out")" 'local:1: there already'; has "$(cat "$T/out")" 'shop-built:latest: '; has "$(cat "$T/err")" 'not-here:1: not on this machine'
         run kra push -f "$T/nosuch.yaml"; eq "$RC" 2
+        # Without the plugin the common part of compose is understood.
+        (cd "$T/project" && DOCKER_CONFIG=$T/none kra push -o json | jq -c '[.[].image]') >"$T/out" 2>"$T/err"
+        eq "$(cat "$T/out")" '["local:1","shop-built:latest"]'; has "$(cat "$T/err")" 'not-here:1: not on this machine'
+        (cd "$T/project"; DOCKER_CONFIG=$T/none run kra up; eq "$RC" 2; has "$ERR" 'compose plugin')
     fi
     docker rmi one:1 local:1 shop-built:latest >/dev/null 2>&1 || true
     # What is no image.

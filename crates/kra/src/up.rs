@@ -17,6 +17,7 @@ use crate::{
     project::{
         Project, compose,
         files::{self, Cache, Files},
+        need_plugin,
     },
     push,
     session::Session,
@@ -97,6 +98,7 @@ pub(crate) struct Sync {
 
 /// Has docker compose do something with the kraud of the session.
 pub(crate) async fn pass(session: &Session, verb: &str, options: &Pass) -> Outcome {
+    need_plugin()?;
     let environment = setup::environment(session).await?;
     let mut command = with(compose(&[]), &environment);
     command.arg(verb).args(&options.arguments);
@@ -143,6 +145,7 @@ fn output(mut command: Command) -> Outcome<String> {
 
 /// `kra up`
 pub(crate) async fn up(session: &Session, options: &Up) -> Outcome {
+    need_plugin()?;
     let project = Project::load(&options.files)?;
     let environment = setup::environment(session).await?;
     let docker = Docker {

@@ -2,6 +2,7 @@
 
 pub(crate) mod files;
 mod ignore;
+mod own;
 
 use std::{
     collections::BTreeMap,
@@ -77,37 +78,59 @@ pub(crate) fn compose(files: &[PathBuf]) -> Command {
     command
 }
 
-impl Project {
-    /// The project in the current folder, or of the files that are named.
-    pub(crate) fn load(files: &[PathBuf]) -> Outcome<Self> {
-        let output = compose(files)
-            .args(["config", "--format", "json"])
-            .output()
-            .map_err(|error| {
-                Failure::usage(format!(
-                    "the project here cannot be looked at without docker compose ({error}): install docker-compose-plugin, or name images to push"
-                ))
-            })?;
-        if !output.status.success() {
-            let words = String::from_utf8_lossy(&output.stderr);
-            let words = words.trim();
-            let no_plugin = [
-                "is not a docker command",
-                "unknown flag",
-                "unknown shorthand flag",
-            ];
-            return Err(Failure::usage(
-                match no_plugin.iter().any(|sign| words.contains(sign)) {
-                    true => "the project here cannot be looked at, as docker has no compose plugin: install docker-compose-plugin, or name images to push".to_owned(),
-                    false => format!("there is no project here that docker compose understands: {words}"),
-                },
-            ));
+/// What the plugin makes of a project; `None` without a plugin.
+fn resolve(files: &[PathBuf]) -> Outcome<Option<serde_json::Value>> {
+    let ran = compose(files).args(["config", "--format", "json"]).output();
+    let output = match ran {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(|error| Failure::io("running docker compose", error))?,
+    };
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        let no_plugin = [
+            "is not a docker command",
+            "unknown docker command",
+            "unknown flag",
+            "unknown shorthand flag",
+        ];
+        if no_plugin.iter().any(|sign| words.contains(sign)) {
+            return Ok(None);
         }
-        let mut project: Self = serde_json::from_slice(&output.stdout).map_err(|error| {
+        return Err(Failure::usage(format!(
+            "there is no project here that docker compose understands: {}",
+            words.trim()
+        )));
+    }
+    serde_json::from_slice(&output.stdout)
+        .map(Some)
+        .map_err(|error| {
             Failure::usage(format!(
                 "what docker compose says of the project is not understood: {error}"
             ))
-        })?;
+        })
+}
+
+/// Fails without the plugin, with what to do.
+pub(crate) fn need_plugin() -> Outcome {
+    let ran = compose(&[]).arg("version").output();
+    match ran {
+        Ok(output) if output.status.success() => Ok(()),
+        _ => Err(Failure::usage(
+            "this needs docker with its compose plugin: install docker-compose-plugin (kra push works without)",
+        )),
+    }
+}
+
+impl Project {
+    /// The project in the current folder, or of the files that are named. Without docker's plugin
+    /// the common part of compose is understood.
+    pub(crate) fn load(files: &[PathBuf]) -> Outcome<Self> {
+        let resolved = match resolve(files)? {
+            Some(resolved) => resolved,
+            None => own::read(files)?,
+        };
+        let mut project: Self = serde_json::from_value(resolved)
+            .map_err(|error| Failure::usage(format!("the project is not understood: {error}")))?;
         let folder = files.first().and_then(|file| file.parent());
         project.folder = folder
             .filter(|folder| !folder.as_os_str().is_empty())
