@@ -66,7 +66,7 @@ test_forms() {
         run kra push -f "$T/nosuch.yaml"; eq "$RC" 2
         # Without the plugin the common part of compose is understood.
         (cd "$T/project" && DOCKER_CONFIG=$T/none kra push -o json | jq -c '[.[].image]') >"$T/out" 2>"$T/err"
-        eq "$(cat "$T/out")" '["local:1","shop-built:latest"]'; has "$(cat "$T/err")" 'not-here:1: not on this machine'
+        eq "$(cat "$T/out")" '["local:1","shop-built:latest"]'
         (cd "$T/project"; DOCKER_CONFIG=$T/none run kra up; eq "$RC" 2; has "$ERR" 'compose plugin')
     fi
     docker rmi one:1 local:1 shop-built:latest >/dev/null 2>&1 || true

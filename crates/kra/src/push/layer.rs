@@ -228,7 +228,7 @@ impl Push {
             sent: self.sent.clone(),
         };
         let work = || -> io::Result<u64> {
-            let mut encoder = zstd::Encoder::new(outgoing, 15)?;
+            let mut encoder = zstd::Encoder::new(outgoing, 6)?;
             encoder.window_log(23)?;
             let mut taker = Taker {
                 push: self,
