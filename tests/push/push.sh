@@ -116,6 +116,12 @@ test_roles_and_quotas() {
     ok kraud tenant quota shop images=4M
     KR_ACCESS_TOKEN=$ci run kra push --archive "$T/a.tar"; eq "$RC" 5; matches "$ERR" 'quota of shop|room for'
     eq "$(as shop images -q)" ''
+    # Layers that no image has yet count, too: of two of nine megabytes the second does not fit.
+    ok kraud tenant quota shop images=14M
+    head -c 9000000 /dev/urandom >"$T/large/blob2"; mkdir "$T/one" "$T/two"; mv "$T/large/blob2" "$T/two/"; cp "$T/large/blob" "$T/one/"
+    archive "$T/both.tar" both:1 "$T/one" "$T/two"
+    run kra push --archive "$T/both.tar"; eq "$RC" 5; matches "$ERR" 'quota of shop|room for'
+    eq "$(as shop images -q)" ''
     ok kraud tenant quota shop images=40M
     KR_ACCESS_TOKEN=$ci kra push --archive "$T/a.tar" >/dev/null 2>&1
     as shop run --rm app:1 test -s /blob

@@ -161,7 +161,10 @@ os.setgroups([]); os.setgid($first + 6); os.setuid($first + 5); socket.socket(so
     tar -C "$T/dev" -cf - disk mem | as shop cp - web:/mine
     run as shop exec web head -c 1 /mine/disk; ne "$RC" 0; run as shop exec web head -c 1 /mine/mem; ne "$RC" 0
     # The shim, kraud and the processes of others are out of sight and reach.
-    run as shop exec web sh -c "ls /proc/$(pgrep -n kraud-shim) 2>&1"; ne "$RC" 0
+    local shim; shim=$(pgrep -n kraud-shim)
+    run as shop exec web sh -c "ls /proc/$shim 2>&1"; ne "$RC" 0
+    run as shop exec web kill -9 "$shim"; ne "$RC" 0; run as shop exec web sh -c "echo x >/proc/$shim/mem"; ne "$RC" 0
+    [ -d "/proc/$shim" ] || fail 'a tenant has ended a shim'
     # What is not needed while it runs is not kept; nothing is kept afterwards.
     local run; run=/run/kraud/instances/$(instance_of "$KRAUD_TEST_DIR/data")
     eq "$(ls "$run/users/$(as shop inspect -f '{{.Id}}' web)" | tr '\n' ' ')" 'root shm '
@@ -189,6 +192,11 @@ test_paths_that_lead_out() {
     run as shop run --rm --mount type=volume,source=data,target=/x,volume-subpath=up "$IMG" cat /x/shadow; ne "$RC" 0
     run as shop run --rm --mount type=volume,source=data,target=/x,volume-subpath=../.. "$IMG" ls /x; ne "$RC" 0
     run as shop run --rm -v data/root:/x "$IMG" ls /x; ne "$RC" 0
+    # A VOLUME of an image whose path is a link: what is filled in and mounted is the container's own.
+    as shop run --name linked "$IMG" sh -c 'ln -s ../../../../../../etc /vol; ln -s /proc/1/root/etc /vol2' >/dev/null
+    as shop commit --change 'VOLUME /vol' --change 'VOLUME /vol2' linked evil >/dev/null
+    run as shop run --rm evil sh -c 'cat /vol/shadow /vol2/shadow /etc/shadow; echo hacked >/vol/kraud-was-here; echo hacked >/vol2/kraud-was-here'
+    hasnt "$OUT" "$(head -n 1 /etc/shadow)"; [ ! -e /etc/kraud-was-here ] || fail 'a link in an image leads to the machine'
     # A name of a volume that is a path is none.
     run as shop volume create ../../etc; ne "$RC" 0
     run as shop run --rm -v ../../etc:/x "$IMG" ls /x; ne "$RC" 0

@@ -218,11 +218,21 @@ impl Library {
     /// The layers that a namespace may use by digest alone, and how much it may bring. For a
     /// tenant the former are its own images': nobody gets at a layer, or learns that it is
     /// there, by naming it.
-    pub(crate) async fn allowance(&self, ns: &Namespace) -> Result<Allowance> {
+    async fn allowance(&self, ns: &Namespace) -> Result<Allowance> {
+        self.allowance_with(ns, HashSet::new()).await
+    }
+
+    /// The same for somebody who has brought layers that no image has yet: they count.
+    pub(crate) async fn allowance_with(
+        &self,
+        ns: &Namespace,
+        brought: HashSet<Digest>,
+    ) -> Result<Allowance> {
         if *ns == Namespace::default() {
             return Ok(Allowance::all());
         }
-        let layers = self.layers_of(ns).await?;
+        let mut layers = self.layers_of(ns).await?;
+        layers.extend(brought);
         let Some(limit) = self.limit(ns) else {
             return Ok(Allowance::of(layers));
         };

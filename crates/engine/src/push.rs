@@ -47,6 +47,13 @@ impl Table {
         Some(found.layer.clone())
     }
 
+    /// The layers that a namespace has pushed and not used.
+    fn of(&self, ns: &Namespace) -> HashSet<Digest> {
+        let table = self.lock();
+        let own = table.keys().filter(|(of, _)| of == ns);
+        own.map(|(_, layer)| layer.clone()).collect()
+    }
+
     /// Takes out what matches.
     fn take(&self, goes: impl Fn(&(Namespace, Digest), &Brought) -> bool) -> Vec<(Digest, Held)> {
         let mut table = self.lock();
@@ -178,7 +185,8 @@ impl Engine {
             bases,
             own: own.into_iter().collect(),
         };
-        let allowance = self.images.allowance(ns).await?;
+        let brought = self.pushes.of(ns);
+        let allowance = self.images.allowance_with(ns, brought).await?;
         let made = self
             .images
             .node()
