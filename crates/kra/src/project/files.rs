@@ -17,7 +17,7 @@ use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
-use types::{Kind, native::VolumeCreate};
+use types::{Kind, Role, native::VolumeCreate};
 
 use super::{Project, ignore::Ignore};
 use crate::exit::{Failure, Outcome};
