@@ -6,7 +6,7 @@ use axum::response::Response;
 use serde_json::Value;
 use types::{
     Result,
-    native::{Stopped, Version},
+    native::{StopAll, Stopped, Version},
 };
 
 use super::{document, table, table::Call};
@@ -21,7 +21,8 @@ pub(super) async fn version(_: Call) -> Result<Response> {
 }
 
 /// `POST /stop`
-pub(super) async fn stop(call: Call) -> Result<Response> {
+pub(super) async fn stop(mut call: Call) -> Result<Response> {
+    let _: StopAll = call.json().await?;
     let stopped = call.state.stop_all().await?;
     call::json(&Stopped { stopped })
 }

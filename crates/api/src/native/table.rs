@@ -223,6 +223,7 @@ fn system_rows() -> Vec<Route<Engine>> {
         row!(POST "/stop", system::stop, "stop",
             "Stop all containers of all namespaces, each with its own signal and time.")
         .needs(Access::Operate)
+        .takes::<n::StopAll>()
         .gives::<n::Stopped>(),
         row!(GET "/openapi.json", system::openapi, "openapi", "This document.")
             .needs(Access::Known)
