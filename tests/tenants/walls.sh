@@ -357,7 +357,12 @@ test_disk() {
     wait_until 20 as shop run --name kept "$IMG" sh -c 'echo word >/word'
     daemon_restart; kra setup docker --name shop >/dev/null 2>&1
     eq "$(as shop cp kept:/word - | tar -xOf -)" word
-    ok as shop start -a kept
+    # What is used is known, and a limit holds, before anything is made again.
+    between "$(used)" 1 67108864; ok kraud tenant quota shop disk=4M
+    as shop start kept >/dev/null; as shop run -d --name fills "$IMG" sh -c 'dd if=/dev/zero of=/x bs=1M count=40; sleep 1000' >/dev/null
+    sleep 2; sync; [ "$(used)" -le 5000000 ] || fail "a limit that was set after a restart does not hold: $(used)"
+    as shop rm -f fills >/dev/null; ok kraud tenant quota shop disk=64M
+    wait_until 10 as shop start -a kept
     ok kraud tenant quota shop disk=none; eq "$(kra usage -o json | jq .quota.disk)" 10737418240
     run kraud pool rm default; ne "$RC" 0; has "$ERR" 'files of containers of tenants: shop'
 }

@@ -37,7 +37,9 @@ impl LocalAgent {
     /// The dataset of a share, made if need be.
     fn ensure_disk(&self, disk: &ShareDisk) -> Result<PathBuf> {
         let volume = &disk.volume;
-        if self.disks.known().contains(&volume.id) {
+        // Held while one is made and looked through: of two that come at once one waits.
+        let mut known = self.disks.known();
+        if known.contains(&volume.id) {
             return Ok(self.volumes.path_of(volume));
         }
         self.volumes.create(volume, None)?;
@@ -45,7 +47,7 @@ impl LocalAgent {
             .limit(volume, Some(disk.bytes), Droppable::None)?;
         let path = self.volumes.path_of(volume);
         self.drop_strangers(volume, &path);
-        self.disks.known().insert(volume.id.clone());
+        known.insert(volume.id.clone());
         Ok(path)
     }
 
@@ -80,9 +82,10 @@ impl LocalAgent {
         let place = self.ensure_disk(disk)?.join(plan.id.as_str());
         let making =
             |error: io::Error| self.full(disk, &format!("creating {}", place.display()), error);
+        // First: what has no directory of its own is a stranger's in the dataset.
+        fs::create_dir_all(&own).during(|| format!("creating {}", own.display()))?;
         fs::create_dir_all(&place).map_err(making)?;
         fs::set_permissions(&place, fs::Permissions::from_mode(0o710)).map_err(making)?;
-        fs::create_dir_all(&own).during(|| format!("creating {}", own.display()))?;
         std::os::unix::fs::symlink(&place, &link).during(|| format!("creating {}", link.display()))
     }
 
@@ -110,23 +113,24 @@ impl LocalAgent {
 
     /// Sets the limit of a share's dataset, if it has been made.
     pub(super) fn limit_disk(&self, share: &Share) -> Result<()> {
-        match &share.disk {
-            Some(disk) if self.disks.known().contains(&disk.volume.id) => {
-                self.volumes
-                    .limit(&disk.volume, Some(disk.bytes), Droppable::None)
-            }
-            _ => Ok(()),
+        let Some(disk) = &share.disk else {
+            return Ok(());
+        };
+        if !self
+            .volumes
+            .missing(std::slice::from_ref(&disk.volume))
+            .is_empty()
+        {
+            return Ok(());
         }
+        self.volumes
+            .limit(&disk.volume, Some(disk.bytes), Droppable::None)
     }
 
-    /// Bytes on a share's dataset.
-    pub(super) fn disk_use(&self, share: &Share) -> Result<Option<u64>> {
-        match &share.disk {
-            Some(disk) if self.disks.known().contains(&disk.volume.id) => {
-                self.volumes.charged(&disk.volume)
-            }
-            _ => Ok(None),
-        }
+    /// Bytes on a share's dataset; `None` before there is one, or while its pool is away.
+    pub(super) fn disk_use(&self, share: &Share) -> Option<u64> {
+        let disk = share.disk.as_ref()?;
+        self.volumes.charged(&disk.volume).ok().flatten()
     }
 
     /// Removes the dataset of a share with all that is left in it.
