@@ -75,6 +75,11 @@ fn session(text: &str) -> Result<&str> {
     }
 }
 
+/// Whether a quota was in the way.
+fn is_too_much<T>(outcome: &Result<T>) -> bool {
+    matches!(outcome, Err(error) if error.kind == types::Kind::Forbidden)
+}
+
 impl Engine {
     /// Begins a push.
     pub async fn push_begin(&self, scope: &Scope, wanted: &PushBegin) -> Result<PushPlan> {
@@ -163,10 +168,13 @@ impl Engine {
     ) -> Result<PushReceived> {
         let ns = &scope.namespace;
         let room = self.images.room(ns).await?.unwrap_or(ROOM);
-        self.images
-            .node()
-            .push_receive(ns.as_str(), session(name)?, chunks, room)
-            .await
+        let (node, name) = (self.images.node(), session(name)?);
+        let received = node.push_receive(ns.as_str(), name, chunks, room).await;
+        if is_too_much(&received) {
+            // What cannot become an image must not keep others of the tenant out for a day.
+            node.push_done(ns.as_str(), name, &[]).await?;
+        }
+        received
     }
 
     /// Puts a layer together.
@@ -191,7 +199,12 @@ impl Engine {
             .images
             .node()
             .push_layer(&sources, diff_id, recipe, allowance)
-            .await?;
+            .await;
+        if is_too_much(&made) {
+            let all = self.pushes.take(|(of, _), _| of == ns);
+            self.drop_brought(all).await;
+        }
+        let made = made?;
         let layer = made.layer.clone();
         let brought = Brought {
             layer: layer.clone(),
@@ -254,7 +267,12 @@ impl Engine {
             references: vec![reference.clone()],
             ..NewImage::default()
         };
-        let recorded = self.images.record_held(ns, image).await?;
+        let recorded = self.images.record_held(ns, image).await;
+        if is_too_much(&recorded) {
+            let all = self.pushes.take(|(of, _), _| of == ns);
+            self.drop_brought(all).await;
+        }
+        let recorded = recorded?;
         self.pushed(ns, &name, &recorded.diff_ids()).await?;
         self.image_event(ns, "load", id.as_str(), &reference.familiar(), None);
         Ok(PushedImage { id, reference })
