@@ -1,7 +1,8 @@
 use rcgen::KeyPair;
-use store::Embedded;
+use store::{Embedded, Txn};
+use types::{IdRange, PoolName, native};
 
-use super::*;
+use super::{record::key, *};
 
 struct Bench {
     directory: tempfile::TempDir,
