@@ -1,6 +1,6 @@
 //! Tenants: namespaces that were made for somebody, their numbers and quotas.
 
-use std::{collections::BTreeMap, collections::HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use store::{Guard, Store, Txn};
 use types::{Error, IdRange, Namespace, PoolName, Result, Role, Time, VolumeId, native};

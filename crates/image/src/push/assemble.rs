@@ -1,6 +1,7 @@
 //! A layer's tar put together from a recipe.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, BufReader, Read},
     os::{
@@ -56,18 +57,13 @@ pub fn assemble(
         .iter()
         .map(|layer| Source::open(assembly.lists, layer))
         .collect::<Result<Vec<_>>>()?;
-    let own = assembly
-        .own
-        .iter()
-        // Where nobody has listed the chunks yet the sender was told that they are missing.
-        .filter(|layer| assembly.lists.known(layer).is_some())
-        .map(|layer| Source::open(assembly.lists, layer))
-        .collect::<Result<Vec<_>>>()?;
     let tar = Tar {
         recipe: recipe::Reader::new(BufReader::with_capacity(256 << 10, recipe)),
         space: assembly.space.clone(),
         bases,
-        own,
+        lists: assembly.lists.clone(),
+        own: assembly.own.to_vec(),
+        opened: HashMap::new(),
         row: (0, 0),
         ready: Vec::new(),
         at: 0,
@@ -106,7 +102,10 @@ struct Tar<R> {
     recipe: recipe::Reader<R>,
     space: Arc<Space>,
     bases: Vec<Source>,
-    own: Vec<Source>,
+    lists: Lists,
+    /// Other layers of the sender's, opened when a chunk is found in one.
+    own: Vec<Digest>,
+    opened: HashMap<usize, Source>,
     /// Number and count of what is left of a row of known chunks.
     row: (u64, u64),
     ready: Vec<u8>,
@@ -191,13 +190,24 @@ impl<R: io::BufRead> Tar<R> {
         if self.space.read(hash, &mut self.ready)? {
             return Ok(());
         }
-        for (own, count) in [(false, self.bases.len()), (true, self.own.len())] {
-            for at in 0..count {
-                let sources = if own { &self.own } else { &self.bases };
-                let list = sources[at].list.clone();
-                if let Some(place) = list.find(hash).and_then(|number| list.place(number)) {
-                    return self.take(at, own, place);
+        for at in 0..self.bases.len() {
+            let list = self.bases[at].list.clone();
+            if let Some(place) = list.find(hash).and_then(|number| list.place(number)) {
+                return self.take(at, false, place);
+            }
+        }
+        for at in 0..self.own.len() {
+            // Where nobody has listed the chunks yet the sender was told that they are missing.
+            let Some(list) = self.lists.known(&self.own[at]) else {
+                continue;
+            };
+            if let Some(place) = list.find(hash).and_then(|number| list.place(number)) {
+                if !self.opened.contains_key(&at) {
+                    let source =
+                        Source::open(&self.lists, &self.own[at]).map_err(io::Error::other)?;
+                    self.opened.insert(at, source);
                 }
+                return self.take(at, true, place);
             }
         }
         if self.space.wait_for(hash, PATIENCE) && self.space.read(hash, &mut self.ready)? {
@@ -217,7 +227,12 @@ impl<R: io::BufRead> Tar<R> {
             .as_ref()
             .is_some_and(|(path, of, _)| *of == key && path == place.path);
         if !same {
-            let source = if own { &self.own[at] } else { &self.bases[at] };
+            let source = if own {
+                self.opened.get(&at)
+            } else {
+                self.bases.get(at)
+            };
+            let source = source.ok_or(io::ErrorKind::InvalidData)?;
             let file = open_beneath(source.tree.as_fd(), place.path, OFlags::RDONLY)?;
             self.open = Some((place.path.to_vec(), key, File::from(file)));
         }
