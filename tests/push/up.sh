@@ -78,11 +78,14 @@ test_one_by_one() {
 	    stop_signal: KILL
 	    deploy: { replicas: 3 }
 	    healthcheck: { test: "$2", interval: 300ms, retries: 3, start_period: 1s }
+	    volumes: [ "slots:/slots" ]
 	  client: { image: local:1, command: sleep 1000, stop_signal: KILL }
+	volumes: { slots: {} }
 	YAML
     }
+    web() { as shop ps -q "$@" --filter label=com.docker.compose.service=web; }
     stack one true; ok kra up
-    local before; before=$(as shop ps -q --filter label=com.docker.compose.service=web | sort)
+    local before; before=$(web | sort)
     eq "$(echo "$before" | wc -l)" 3
     # Asked all the time, somebody answers all the time.
     # ask: the page, from one that answers by the name now; asked again once, as one may end after the name was looked up.
@@ -92,21 +95,38 @@ test_one_by_one() {
 	ASK
     as shop cp "$T/ask" roll-client-1:/ask
     as shop exec roll-client-1 sh -c 'while ! [ -e /stop ]; do sh /ask >>/seen; usleep 50000; done' & local asking=$!
+    (while ! [ -e "$T/enough" ]; do web | wc -l >>"$T/running"; done) & local counting=$!
     sleep 1; stack two true
     run kra up; has "$ERR" '3 of 3'; eq "$RC" 0
+    touch "$T/enough"; wait $counting || true
+    # There is one more at a time, and never one less.
+    eq "$(sort -n "$T/running" | sed -n '1p;$p' | tr '\n' ' ')" '3 4 '
     sleep 1; as shop exec roll-client-1 touch /stop; wait $asking || true
-    local after; after=$(as shop ps -q --filter label=com.docker.compose.service=web | sort)
+    local after; after=$(web | sort)
     eq "$(echo "$after" | wc -l)" 3
     eq "$(comm -12 <(echo "$before") <(echo "$after") | wc -l)" 0
-    eq "$(as shop ps -aq --filter label=com.docker.compose.service=web | wc -l)" 3
+    eq "$(web -a | wc -l)" 3
     as shop exec roll-client-1 sort /seen | uniq -c >"$T/seen"
     matches "$(cat "$T/seen")" ' one'; matches "$(cat "$T/seen")" ' two'; hasnt "$(cat "$T/seen")" lost
     # One that does not become healthy: the old ones go on, and nothing of the new is left.
     stack three false
     run kra up --wait-timeout 20; ne "$RC" 0; has "$ERR" 'has not become healthy'
-    eq "$(as shop ps -q --filter label=com.docker.compose.service=web | sort)" "$after"
-    eq "$(as shop ps -aq --filter label=com.docker.compose.service=web | wc -l)" 3
+    eq "$(web | sort)" "$after"
+    eq "$(web -a | wc -l)" 3
     eq "$(as shop exec roll-client-1 sh /ask)" two
+    # One that works, then one that does not: the old one that has stopped is back.
+    stack three 'test -e /ok'; sed -i "s#sh -c '#&mkdir /slots/first \&\& touch /ok; #" compose.yaml
+    run kra up --wait-timeout 20; ne "$RC" 0; has "$ERR" '1 of 3'; has "$ERR" 'has not become healthy'; has "$ERR" 'the old containers are back'
+    eq "$(web | sort)" "$after"; eq "$(web -a | wc -l)" 3
+    eq "$(as shop exec roll-client-1 sh /ask)" two
+    # Where the project wants it there is one less, and never one more.
+    rm "$T/enough" "$T/running"; (while ! [ -e "$T/enough" ]; do web | wc -l >>"$T/running"; done) & counting=$!
+    stack three true; sed -i 's/replicas: 3/&, update_config: { order: stop-first }/' compose.yaml
+    run kra up; eq "$RC" 0; has "$ERR" '3 of 3'; touch "$T/enough"; wait $counting || true
+    eq "$(sort -n "$T/running" | sed -n '1p;$p' | tr '\n' ' ')" '2 3 '
+    # What docker compose writes into containers itself is there in the new ones, too.
+    stack kept true; sed -i 's/^    volumes:/    configs: [ { source: note, target: \/note } ]\n&/; $a configs: { note: { content: "by compose" } }' compose.yaml
+    run kra up; eq "$RC" 0; has "$ERR" '3 of 3'; eq "$(kra exec -T --index "$(as shop inspect -f '{{index .Config.Labels "com.docker.compose.container-number"}}' "$(web | head -n 1)")" web cat /note)" 'by compose'
     # As docker compose does it.
     stack four true; ok kra up --strategy recreate
     eq "$(as shop exec roll-client-1 sh /ask)" four

@@ -13,6 +13,7 @@ mod pool;
 mod progress;
 mod project;
 mod push;
+mod rolling;
 mod session;
 mod setup;
 mod token;

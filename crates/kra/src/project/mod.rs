@@ -42,11 +42,33 @@ pub(crate) struct Service {
     secrets: Vec<Use>,
     deploy: Option<Deploy>,
     scale: Option<u32>,
+    #[serde(default)]
+    depends_on: BTreeMap<String, serde_json::Value>,
+    #[serde(default)]
+    post_start: Vec<serde_json::Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 struct Deploy {
     replicas: Option<u32>,
+    update_config: Option<UpdateConfig>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct UpdateConfig {
+    order: Option<Order>,
+}
+
+/// Which comes first when a container is replaced (compose specification,
+/// `deploy.update_config.order`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Order {
+    /// The new one starts.
+    #[default]
+    StartFirst,
+    /// The old one stops.
+    StopFirst,
 }
 
 #[derive(Debug, Deserialize)]
@@ -66,6 +88,9 @@ struct Use {
 #[derive(Debug, Deserialize)]
 struct Content {
     file: Option<String>,
+    /// Given in the project itself.
+    content: Option<String>,
+    environment: Option<String>,
 }
 
 /// The plugin with the files that are named.
@@ -157,6 +182,49 @@ impl Project {
         images
     }
 
+    /// Names of its services, each after those that it needs.
+    pub(crate) fn in_order(&self) -> Vec<&str> {
+        fn visit<'a>(
+            project: &'a Project,
+            name: &'a str,
+            seen: &mut Vec<&'a str>,
+            order: &mut Vec<&'a str>,
+        ) {
+            if seen.contains(&name) {
+                return;
+            }
+            seen.push(name);
+            for needed in project
+                .services
+                .get(name)
+                .into_iter()
+                .flat_map(Service::needs)
+            {
+                visit(project, needed, seen, order);
+            }
+            order.push(name);
+        }
+        let (mut seen, mut order) = (Vec::new(), Vec::new());
+        for name in self.services.keys() {
+            visit(self, name, &mut seen, &mut order);
+        }
+        order
+    }
+
+    /// Whether docker compose does more to a service's containers than to make and to start them:
+    /// it runs hooks, or writes configs and secrets into them (some versions do when they make
+    /// them, others when they start them).
+    pub(crate) fn is_filled_at_start(&self, service: &Service) -> bool {
+        let written = |uses: &[Use], known: &BTreeMap<String, Content>| {
+            uses.iter()
+                .filter_map(|one| known.get(&one.source))
+                .any(|content| content.content.is_some() || content.environment.is_some())
+        };
+        !service.post_start.is_empty()
+            || written(&service.configs, &self.configs)
+            || written(&service.secrets, &self.secrets)
+    }
+
     /// Paths of this machine that its services mount, each once: binds, and configs and secrets
     /// that are files.
     pub(crate) fn local_paths(&self) -> Vec<PathBuf> {
@@ -184,6 +252,18 @@ impl Service {
         let deployed = self.deploy.as_ref().and_then(|deploy| deploy.replicas);
         self.scale.or(deployed).unwrap_or(1)
     }
+
+    /// What comes first when one of them is replaced.
+    pub(crate) fn order(&self) -> Order {
+        let deploy = self.deploy.as_ref();
+        let update = deploy.and_then(|deploy| deploy.update_config.as_ref());
+        update.and_then(|update| update.order).unwrap_or_default()
+    }
+
+    /// Names of the services that it needs.
+    pub(crate) fn needs(&self) -> impl Iterator<Item = &str> {
+        self.depends_on.keys().map(String::as_str)
+    }
 }
 
 #[cfg(test)]
@@ -194,11 +274,12 @@ mod tests {
     fn what_a_project_uses() {
         let project: Project = serde_json::from_str(
             r#"{"name":"shop","services":{
-                "web":{"build":{"context":"."},"deploy":{"replicas":3},
+                "web":{"build":{"context":"."},"deploy":{"replicas":3,"update_config":{"order":"stop-first"}},"depends_on":{"other":{}},
                     "volumes":[{"type":"bind","source":"/p/nginx.conf","target":"/x"},{"type":"volume","source":"data","target":"/d"}],
                     "secrets":[{"source":"key","target":"/run/secrets/key"}]},
                 "db":{"image":"postgres:16","configs":[{"source":"pg"}]},
-                "api":{"image":"api","build":{"context":"."},"scale":2},
+                "api":{"image":"api","build":{"context":"."},"scale":2,
+                    "depends_on":{"web":{"condition":"service_started"}},"configs":[{"source":"inline"}]},
                 "other":{"image":"postgres:16","volumes":[{"type":"bind","source":"/p/nginx.conf"}]}},
                 "configs":{"pg":{"name":"shop_pg","file":"/p/pg.conf"},"unused":{"file":"/p/no"},"inline":{"content":"x"}},
                 "secrets":{"key":{"file":"/p/key"}},"volumes":{"data":{}}}"#,
@@ -214,5 +295,10 @@ mod tests {
         assert_eq!(project.services["web"].replicas(), 3);
         assert_eq!(project.services["api"].replicas(), 2);
         assert_eq!(project.services["db"].replicas(), 1);
+        assert_eq!(project.in_order(), ["other", "web", "api", "db"]);
+        assert_eq!(project.services["web"].order(), Order::StopFirst);
+        assert_eq!(project.services["api"].order(), Order::StartFirst);
+        assert!(project.is_filled_at_start(&project.services["api"]));
+        assert!(!project.is_filled_at_start(&project.services["web"]));
     }
 }

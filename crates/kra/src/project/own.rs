@@ -165,6 +165,10 @@ fn project(
             return Err(format!("service {service}: extends is not understood"));
         }
         let mut value = value.clone();
+        // Has a short form, and only `kra up` asks for it, with the plugin.
+        value
+            .as_object_mut()
+            .and_then(|value| value.remove("depends_on"));
         let volumes = value["volumes"].as_array().cloned().unwrap_or_default();
         value["volumes"] = volumes.iter().map(|one| mount(one, folder)).collect();
         for uses in ["configs", "secrets"] {
@@ -262,6 +266,7 @@ services:
   web:
     image: "shop/web:${TAG}"
     deploy: { replicas: 2 }
+    depends_on: [built]
     volumes:
       - ./site:/site
       - ../shared/x:/x:ro
