@@ -220,10 +220,17 @@ impl NodeImages for LocalImages {
         let (images, space, own) = (self.clone(), space.to_owned(), own.to_vec());
         blocking(move || {
             let space = images.0.spaces.of(&space)?;
-            let lists: Vec<_> = own
-                .iter()
-                .filter_map(|layer| images.0.lists.known(layer))
-                .collect();
+            let all = &images.0.lists;
+            let (mut lists, mut unlisted) = (Vec::new(), Vec::new());
+            for layer in own {
+                match all.known(&layer) {
+                    Some(list) => lists.push(list),
+                    None => unlisted.push(layer),
+                }
+            }
+            // What was pulled or loaded. Whoever asks has to send what is in there; the next one
+            // has not.
+            all.soon(unlisted);
             let missing = |hash: &chunk::Hash| {
                 !space.has(hash) && lists.iter().all(|list| list.find(hash).is_none())
             };
@@ -277,18 +284,15 @@ impl NodeImages for LocalImages {
     }
 
     async fn push_done(&self, space: &str, session: &str, layers: &[Digest]) -> Result<()> {
-        let (images, space) = (self.clone(), space.to_owned());
-        let (session, layers) = (session.to_owned(), layers.to_vec());
-        let listing = move || -> Result<()> {
-            // Listed before what was sent goes: others may have been told that it is there.
-            let lists = layers
-                .iter()
-                .map(|layer| images.0.lists.of(layer))
-                .collect::<Result<Vec<_>>>()?;
-            images.0.spaces.of(&space)?.drop_done(&session, &lists);
-            Ok(())
-        };
-        blocking(listing).await
+        let (images, name) = (self.clone(), space.to_owned());
+        let space = blocking(move || images.0.spaces.of(&name)).await?;
+        let session = session.to_owned();
+        // Listed before what was sent goes: others may have been told that it is there. Nobody
+        // waits for it.
+        self.0.lists.then(layers.to_vec(), move |lists| {
+            space.drop_done(&session, lists)
+        });
+        Ok(())
     }
 
     async fn push_forget(&self, space: &str) -> Result<()> {

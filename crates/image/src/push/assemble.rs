@@ -50,6 +50,7 @@ pub fn assemble(
     diff_id: &Digest,
     allowance: &Allowance,
 ) -> Result<Ingested> {
+    let _kept = assembly.space.assembling();
     let opening = |error: io::Error| Error::wrap("reading a recipe", error);
     let recipe = super::decompress(recipe).map_err(opening)?;
     let bases = assembly

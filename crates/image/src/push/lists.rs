@@ -1,7 +1,8 @@
 //! Lists of the chunks of layers: made when first asked for, and kept beside the layer.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
+    fmt,
     fs::File,
     io::{self, BufReader, BufWriter, Write as _},
     os::fd::{AsFd as _, OwnedFd},
@@ -30,8 +31,35 @@ pub struct Lists(Arc<Inner>);
 struct Inner {
     layers: Arc<LayerStore>,
     kept: Mutex<Kept>,
-    /// One is made at a time: it takes a processor.
-    making: Mutex<()>,
+    /// Those that are made just now: a second one who wants it waits for it.
+    making: Mutex<Making>,
+    later: Mutex<Later>,
+}
+
+type Making = HashMap<Digest, Arc<Mutex<()>>>;
+
+/// What a thread of its own does, one after the other.
+#[derive(Default)]
+struct Later {
+    work: VecDeque<Work>,
+    /// Layers that are in `work` only to be listed.
+    queued: HashSet<Digest>,
+    running: bool,
+}
+
+enum Work {
+    List(Digest),
+    /// Lists layers, and goes on with their lists.
+    Then(Vec<Digest>, Box<dyn FnOnce(&[Arc<List>]) + Send>),
+}
+
+impl fmt::Debug for Later {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Later")
+            .field("work", &self.work.len())
+            .field("running", &self.running)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Lists that were used lately.
@@ -75,6 +103,7 @@ impl Lists {
             layers,
             kept: Mutex::default(),
             making: Mutex::default(),
+            later: Mutex::default(),
         }))
     }
 
@@ -88,15 +117,24 @@ impl Lists {
         if let Some(list) = self.known(layer) {
             return Ok(list);
         }
-        let _one = lock(&self.0.making);
-        if let Some(list) = self.known(layer) {
-            return Ok(list);
+        let making = lock(&self.0.making)
+            .entry(layer.clone())
+            .or_default()
+            .clone();
+        let list = {
+            let _one = lock(&making);
+            match self.known(layer) {
+                Some(list) => Ok(list),
+                None => self.make(layer).map(Arc::new),
+            }
+        };
+        let mut all = lock(&self.0.making);
+        // The map's and ours: nobody else waits.
+        if Arc::strong_count(&making) <= 2 {
+            all.remove(layer);
         }
-        let guard = self.0.layers.pin(layer);
-        if guard.is_none() {
-            return Err(Error::not_found(format!("layer {layer} does not exist")));
-        }
-        let list = Arc::new(self.make(layer)?);
+        drop(all);
+        let list = list?;
         lock(&self.0.kept).put(layer, &list);
         Ok(list)
     }
@@ -113,8 +151,78 @@ impl Lists {
         Some(list)
     }
 
+    /// Has layers listed that are not, when nothing else is to be done.
+    pub fn soon(&self, layers: impl IntoIterator<Item = Digest>) {
+        let mut later = lock(&self.0.later);
+        for layer in layers {
+            if later.queued.insert(layer.clone()) {
+                later.work.push_back(Work::List(layer));
+            }
+        }
+        self.start(&mut later);
+    }
+
+    /// Has layers listed, and goes on with their lists; of those that are gone there is none.
+    pub fn then(&self, layers: Vec<Digest>, go_on: impl FnOnce(&[Arc<List>]) + Send + 'static) {
+        let mut later = lock(&self.0.later);
+        // Before those that nobody waits for.
+        later.work.push_front(Work::Then(layers, Box::new(go_on)));
+        self.start(&mut later);
+    }
+
+    fn start(&self, later: &mut Later) {
+        if later.running || later.work.is_empty() {
+            return;
+        }
+        let lists = self.clone();
+        let spawned = std::thread::Builder::new()
+            .name("layer-lists".into())
+            .spawn(move || lists.work());
+        match spawned {
+            Ok(_) => later.running = true,
+            Err(error) => tracing::warn!(%error, "chunks of layers are listed later"),
+        }
+    }
+
+    fn work(&self) {
+        // Pushes that wait for a processor come first.
+        if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 10)
+        {
+            tracing::debug!(%error, "chunks are listed at the usual priority");
+        }
+        let list = |layer: &Digest| {
+            self.of(layer)
+                .inspect_err(
+                    |error| tracing::debug!(%error, "the chunks of a layer are not listed"),
+                )
+                .ok()
+        };
+        loop {
+            let next = {
+                let mut later = lock(&self.0.later);
+                let next = later.work.pop_front();
+                later.running = next.is_some();
+                next
+            };
+            match next {
+                None => return,
+                Some(Work::List(layer)) => {
+                    drop(list(&layer));
+                    lock(&self.0.later).queued.remove(&layer);
+                }
+                Some(Work::Then(layers, go_on)) => {
+                    let lists: Vec<_> = layers.iter().filter_map(list).collect();
+                    go_on(&lists);
+                }
+            }
+        }
+    }
+
     fn make(&self, layer: &Digest) -> Result<List> {
         let making = || format!("listing the chunks of layer {layer}");
+        let Some(_pinned) = self.0.layers.pin(layer) else {
+            return Err(Error::not_found(format!("layer {layer} does not exist")));
+        };
         let tree = open_dir(&self.0.layers.tree(layer)).during(making)?;
         let list = List::build(|builder| {
             let mut walk = Walk {

@@ -48,6 +48,10 @@ struct State {
     chunks: HashMap<Hash, (u64, u64, u32)>,
     next: u64,
     bytes: u64,
+    /// Layers that are put together just now.
+    assembling: usize,
+    /// Pushes that were done meanwhile, with the lists of what they made.
+    done: Vec<(String, Vec<Arc<List>>)>,
 }
 
 /// The chunks of one sender.
@@ -231,48 +235,60 @@ impl Space {
         true
     }
 
+    /// Keeps what is here, or comes, until the guard goes: who has been told that a chunk is here
+    /// counts on it, and does not know of layers that came later.
+    pub(crate) fn assembling(self: &Arc<Self>) -> Assembling {
+        self.state().assembling += 1;
+        Assembling(self.clone())
+    }
+
     /// Removes what a push brought, which is done, and what other pushes brought of nothing else
-    /// than `lists` have now: an interrupted one has been taken up by that one.
+    /// than `lists` have now: an interrupted one has been taken up by that one. While layers are
+    /// put together this waits for them.
     pub fn drop_done(&self, session: &str, lists: &[Arc<List>]) {
+        let mut state = self.state();
+        if state.assembling > 0 {
+            state.done.push((session.to_owned(), lists.to_vec()));
+            return;
+        }
         let mut needed = HashSet::new();
-        for (hash, (pack, ..)) in &self.state().chunks {
+        for (hash, (pack, ..)) in &state.chunks {
             if lists.iter().all(|list| list.find(hash).is_none()) {
                 needed.insert(*pack);
             }
         }
-        self.drop_packs(|number, pack| {
+        state.drop_packs(|number, pack| {
             pack.session == session || !(pack.open || needed.contains(&number))
         });
     }
 
     /// Removes what is older than a day.
     pub fn drop_old(&self) {
-        self.drop_packs(|_, pack| is_old(&pack.path));
+        self.state().drop_packs(|_, pack| is_old(&pack.path));
     }
 
     /// Whether nothing is here.
     pub fn is_empty(&self) -> bool {
         self.state().packs.is_empty()
     }
+}
 
-    fn drop_packs(&self, goes: impl Fn(u64, &Pack) -> bool) {
-        let mut state = self.state();
-        let gone: Vec<u64> = state
-            .packs
-            .iter()
-            .filter(|(number, pack)| goes(**number, pack))
-            .map(|(number, _)| *number)
-            .collect();
-        for number in &gone {
-            if let Some(pack) = state.packs.remove(number) {
-                state.bytes -= pack.bytes;
-                if let Err(error) = fs::remove_file(&pack.path) {
-                    tracing::warn!(path = %pack.path.display(), %error, "chunks that nobody needs stay; the next start of kraud tries again");
-                }
+/// A layer is being put together.
+#[derive(Debug)]
+pub(crate) struct Assembling(Arc<Space>);
+
+impl Drop for Assembling {
+    fn drop(&mut self) {
+        let done = {
+            let mut state = self.0.state();
+            state.assembling -= 1;
+            match state.assembling {
+                0 => std::mem::take(&mut state.done),
+                _ => return,
             }
-        }
-        if !gone.is_empty() {
-            state.chunks.retain(|_, (pack, ..)| !gone.contains(pack));
+        };
+        for (session, lists) in done {
+            self.0.drop_done(&session, &lists);
         }
     }
 }
@@ -287,6 +303,28 @@ fn is_old(path: &Path) -> bool {
 }
 
 impl State {
+    fn drop_packs(&mut self, goes: impl Fn(u64, &Pack) -> bool) {
+        let gone: Vec<u64> = self
+            .packs
+            .iter()
+            .filter(|(number, pack)| goes(**number, pack))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in &gone {
+            if let Some(pack) = self.packs.remove(number) {
+                self.bytes -= pack.bytes;
+                if let Err(error) = fs::remove_file(&pack.path)
+                    && error.kind() != io::ErrorKind::NotFound
+                {
+                    tracing::warn!(path = %pack.path.display(), %error, "chunks that nobody needs stay; the next start of kraud tries again");
+                }
+            }
+        }
+        if !gone.is_empty() {
+            self.chunks.retain(|_, (pack, ..)| !gone.contains(pack));
+        }
+    }
+
     fn add(&mut self, number: u64, hash: Hash, offset: u64, length: u32) {
         if let Some(pack) = self.packs.get_mut(&number) {
             pack.bytes += u64::from(length);
@@ -463,7 +501,13 @@ mod tests {
             builder.chunk(Hash::of(b"four"), 0, 4);
             Ok(())
         });
-        space.drop_done("s5", &[Arc::new(list.unwrap())]);
+        let lists = [Arc::new(list.unwrap())];
+        // Not while somebody may count on it.
+        let (first, second) = (space.assembling(), space.assembling());
+        space.drop_done("s5", &lists);
+        drop(first);
+        assert!(space.has(&Hash::of(b"four")));
+        drop(second);
         assert!(!space.has(&Hash::of(b"four")) && space.has(&three));
         space.drop_old();
         assert!(space.has(&three));
