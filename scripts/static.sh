@@ -87,7 +87,7 @@ make_debian() {
     # shellcheck disable=SC2016
     in_debian "$root.new" bash -euc '
         lib=/usr/lib/rustlib/$1/lib/self-contained musl=/usr/lib/x86_64-linux-musl
-        apt-get update -qq
+        # By the lists that debootstrap has just fetched and left.
         apt-get install -y -qq --no-install-recommends rustc cargo rust-src gcc libc6-dev musl-tools
         mkdir -p "$lib" /tmp/unwind
         cp "$musl"/*crt*.o "$musl/libc.a" "$lib/"

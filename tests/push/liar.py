@@ -43,11 +43,12 @@ secret = layers[-1]
 assert call("/prefixes", {"bases": [secret]})[0] == 409
 # As a base of a recipe that takes chunk after chunk.
 recipe = zstd(bytes([2]) + leb(0) + leb(50) + bytes([0]))
-assert call(f"/layers/{secret}?bases={secret}", recipe, "application/octet-stream")[0] == 409
+assert call(f"/layers/{secret}?session={session}&bases={secret}", recipe, "application/octet-stream")[0] == 409
 # An empty recipe for a layer that is on the disk; one with what cannot be; one that is none.
 for bad in (bytes([0]), bytes([2]) + leb(1 << 40) + leb(1) + bytes([0]), bytes([2]) + leb(1) + leb(1) + bytes([0]), bytes([2]) + leb(0) + leb(0), bytes([5] * 3000 + [0]), bytes([4]) * 9, bytes([9]), b"", bytes([1]) + leb(1 << 30)):
-    assert call(f"/layers/{secret}", zstd(bad), "application/octet-stream")[0] == 400, bad
-assert call(f"/layers/{secret}", b"no zstd at all", "application/octet-stream")[0] >= 400
+    assert call(f"/layers/{secret}?session={session}", zstd(bad), "application/octet-stream")[0] == 400, bad
+assert call(f"/layers/{secret}", zstd(bytes([0])), "application/octet-stream")[0] == 400
+assert call(f"/layers/{secret}?session={session}", b"no zstd at all", "application/octet-stream")[0] >= 400
 # What is asked for is missing, whatever others have.
 status, answer = call("/missing", bytes(range(32)) * 3, "application/octet-stream")
 assert (status, answer) == (200, b"\x01\x01\x01")

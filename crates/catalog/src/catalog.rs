@@ -18,6 +18,9 @@ use types::{
 use crate::record::{Image, ImageRecord, References, TagRecord};
 
 /// Parsed images by their key, with the revision they were read at.
+/// Aliases that are kept of an image.
+const ALIASES: usize = 16;
+
 type Cache = Arc<Mutex<HashMap<String, (Revision, Arc<Image>)>>>;
 
 /// The images of all namespaces, as the cluster's store has them. Cheap to clone.
@@ -127,6 +130,7 @@ impl Catalog {
             parent,
             last_tagged,
             source,
+            aliases,
         } = record::decode(&entry.value)?;
         let id = Digest::of(raw_config.as_bytes());
         let config = ImageConfig::parse(&raw_config)?;
@@ -138,6 +142,7 @@ impl Catalog {
             parent,
             last_tagged,
             source,
+            aliases,
         });
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.insert(entry.key.clone(), (entry.modified, image.clone()));
@@ -243,6 +248,7 @@ impl Catalog {
             parent: image.parent.clone(),
             last_tagged: Time::now(),
             source: image.source.clone(),
+            aliases: image.aliases.clone(),
         };
         let mut txn = self
             .put_references(ns, &image.id, references)?
@@ -285,15 +291,28 @@ impl Catalog {
             .references
             .iter()
             .any(|reference| reference.digest().is_none());
-        let (parent, last_tagged, source) = before
-            .map(|record| (record.parent, record.last_tagged, record.source))
+        let (parent, last_tagged, source, mut aliases) = before
+            .map(|record| {
+                (
+                    record.parent,
+                    record.last_tagged,
+                    record.source,
+                    record.aliases,
+                )
+            })
             .unwrap_or_default();
+        if let Some(alias) = image.alias.filter(|alias| *alias != id) {
+            aliases.retain(|one| *one != alias);
+            aliases.push(alias);
+            aliases.drain(..aliases.len().saturating_sub(ALIASES));
+        }
         let record = ImageRecord {
             config: image.config,
             layers: image.layers,
             parent: image.parent.or(parent),
             last_tagged: if tagged { Time::now() } else { last_tagged },
             source: image.source.or(source),
+            aliases,
         };
         let txn = self
             .put_references(ns, &id, &image.references)?

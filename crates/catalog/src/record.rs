@@ -21,6 +21,9 @@ pub(crate) struct ImageRecord {
     pub last_tagged: Time,
     #[serde(default)]
     pub source: Option<Source>,
+    /// What engines that sent it call it, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<Digest>,
 }
 
 impl Record for ImageRecord {
@@ -54,6 +57,9 @@ pub struct Image {
     pub last_tagged: Time,
     /// What it was pulled or loaded with.
     pub source: Option<Source>,
+    /// What engines that sent it call it: with containerd's image store that is the digest of a
+    /// manifest or an index.
+    pub aliases: Vec<Digest>,
 }
 
 impl Image {

@@ -76,21 +76,22 @@ impl Client {
     /// Has a layer put together from a recipe.
     pub async fn push_layer(
         &self,
+        session: &str,
         layer: &Digest,
         bases: &[Digest],
         recipe: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
     ) -> Result<PushedLayer> {
         let names: Vec<&str> = bases.iter().map(Digest::as_str).collect();
         let names = names.join(",");
-        let query: &[_] = match bases {
-            [] => &[],
-            _ => &[("bases", names.as_str())],
-        };
+        let mut query = vec![("session", session)];
+        if !bases.is_empty() {
+            query.push(("bases", names.as_str()));
+        }
         let answer = self
             .send(
                 Method::POST,
                 &["push", "layers", layer.as_str()],
-                query,
+                &query,
                 Some((OCTETS, stream(recipe))),
             )
             .await?;

@@ -6,11 +6,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use agent::{Reader, images::PushSources};
+use catalog::{Image, Index};
 use types::{
     Digest, Error, Namespace, Result,
     image::{LayerRef, NewImage},
@@ -28,7 +29,14 @@ const BASES: usize = 16;
 
 /// Layers that were pushed and that no image has yet.
 #[derive(Default)]
-pub(crate) struct Table(Mutex<HashMap<(Namespace, Digest), Brought>>);
+pub(crate) struct Table(Mutex<Pushes>);
+
+#[derive(Default)]
+struct Pushes {
+    brought: HashMap<(Namespace, Digest), Brought>,
+    /// Pushes that a quota has refused, and when: what of them is still on its way goes, too.
+    refused: HashMap<(Namespace, String), Instant>,
+}
 
 struct Brought {
     layer: LayerRef,
@@ -37,29 +45,53 @@ struct Brought {
 }
 
 impl Table {
-    fn lock(&self) -> MutexGuard<'_, HashMap<(Namespace, Digest), Brought>> {
+    fn lock(&self) -> MutexGuard<'_, Pushes> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn get(&self, ns: &Namespace, layer: &Digest) -> Option<LayerRef> {
         let table = self.lock();
-        let found = table.get(&(ns.clone(), layer.clone()))?;
+        let found = table.brought.get(&(ns.clone(), layer.clone()))?;
         Some(found.layer.clone())
     }
 
     /// The layers that a namespace has pushed and not used.
     fn of(&self, ns: &Namespace) -> HashSet<Digest> {
         let table = self.lock();
-        let own = table.keys().filter(|(of, _)| of == ns);
+        let own = table.brought.keys().filter(|(of, _)| of == ns);
         own.map(|(_, layer)| layer.clone()).collect()
     }
 
     /// Takes out what matches.
     fn take(&self, goes: impl Fn(&(Namespace, Digest), &Brought) -> bool) -> Vec<(Digest, Held)> {
         let mut table = self.lock();
-        let gone = table.extract_if(|key, brought| goes(key, brought));
+        let gone = table.brought.extract_if(|key, brought| goes(key, brought));
         gone.map(|((_, layer), brought)| (layer, brought.held))
             .collect()
+    }
+
+    /// A layer is there; gives it back when its push has been refused meanwhile.
+    fn put(&self, ns: &Namespace, session: &str, brought: Brought) -> Option<Brought> {
+        let mut table = self.lock();
+        if table
+            .refused
+            .contains_key(&(ns.clone(), session.to_owned()))
+        {
+            return Some(brought);
+        }
+        let key = (ns.clone(), brought.layer.diff_id.clone());
+        table.brought.insert(key, brought);
+        None
+    }
+
+    fn refuse(&self, ns: &Namespace, session: &str) {
+        let key = (ns.clone(), session.to_owned());
+        self.lock().refused.insert(key, Instant::now());
+    }
+
+    fn forget_refused(&self) {
+        let mut table = self.lock();
+        table.refused.retain(|_, at| at.elapsed() < HELD);
     }
 }
 
@@ -89,7 +121,7 @@ impl Engine {
         let mut images = Vec::new();
         let mut needed: HashSet<&Digest> = HashSet::new();
         for image in &wanted.images {
-            let known = index.images.contains_key(&image.id);
+            let known = known_image(&index, &image.id).is_some();
             let missing: Vec<Digest> = image
                 .layers
                 .iter()
@@ -171,8 +203,7 @@ impl Engine {
         let (node, name) = (self.images.node(), session(name)?);
         let received = node.push_receive(ns.as_str(), name, chunks, room).await;
         if is_too_much(&received) {
-            // What cannot become an image must not keep others of the tenant out for a day.
-            node.push_done(ns.as_str(), name, &[]).await?;
+            self.push_refused(ns, name).await?;
         }
         received
     }
@@ -181,11 +212,12 @@ impl Engine {
     pub async fn push_layer(
         &self,
         scope: &Scope,
+        name: &str,
         diff_id: &Digest,
         bases: Vec<Digest>,
         recipe: Reader,
     ) -> Result<PushedLayer> {
-        let ns = &scope.namespace;
+        let (ns, name) = (&scope.namespace, session(name)?);
         let mut own = self.must_be_own(ns, &bases).await?;
         own.retain(|layer| !bases.contains(layer));
         let sources = PushSources {
@@ -201,8 +233,7 @@ impl Engine {
             .push_layer(&sources, diff_id, recipe, allowance)
             .await;
         if is_too_much(&made) {
-            let all = self.pushes.take(|(of, _), _| of == ns);
-            self.drop_brought(all).await;
+            self.push_refused(ns, name).await?;
         }
         let made = made?;
         let layer = made.layer.clone();
@@ -211,9 +242,13 @@ impl Engine {
             held: self.images.held(made.hold),
             at: Instant::now(),
         };
-        self.pushes
-            .lock()
-            .insert((ns.clone(), layer.diff_id.clone()), brought);
+        if let Some(refused) = self.pushes.put(ns, name, brought) {
+            let diff_id = layer.diff_id.clone();
+            self.drop_brought(vec![(diff_id, refused.held)]).await;
+            return Err(Error::forbidden(
+                "another part of this push was more than there is room for",
+            ));
+        }
         Ok(PushedLayer {
             layer: layer.diff_id,
             size: layer.size,
@@ -228,10 +263,16 @@ impl Engine {
             reference,
             id,
             config,
+            alias,
             ..
         } = wanted;
         let index = self.catalog.index(ns).await?;
-        if index.images.contains_key(&id) {
+        if let Some(known) = known_image(&index, &id)
+            && alias
+                .as_ref()
+                .is_none_or(|alias| known.aliases.contains(alias))
+        {
+            let id = known.id.clone();
             self.image_tag(scope, id.as_str(), &reference).await?;
             return Ok(PushedImage { id, reference });
         }
@@ -265,17 +306,26 @@ impl Engine {
             config,
             layers,
             references: vec![reference.clone()],
+            alias,
             ..NewImage::default()
         };
         let recorded = self.images.record_held(ns, image).await;
         if is_too_much(&recorded) {
-            let all = self.pushes.take(|(of, _), _| of == ns);
-            self.drop_brought(all).await;
+            self.push_refused(ns, &name).await?;
         }
         let recorded = recorded?;
         self.pushed(ns, &name, &recorded.diff_ids()).await?;
         self.image_event(ns, "load", id.as_str(), &reference.familiar(), None);
         Ok(PushedImage { id, reference })
+    }
+
+    /// A quota is in the way of a push: what has come of it cannot become an image, and must not
+    /// keep others of the tenant out for a day.
+    async fn push_refused(&self, ns: &Namespace, name: &str) -> Result<()> {
+        self.pushes.refuse(ns, name);
+        let all = self.pushes.take(|(of, _), _| of == ns);
+        self.drop_brought(all).await;
+        self.images.node().push_done(ns.as_str(), name, &[]).await
     }
 
     /// An image has these layers now.
@@ -293,6 +343,7 @@ impl Engine {
 
     /// Drops what pushes that were interrupted have left; called now and then.
     pub(crate) async fn push_expire(&self) {
+        self.pushes.forget_refused();
         let old = self.pushes.take(|_, brought| brought.at.elapsed() > HELD);
         self.drop_brought(old).await;
         if let Err(error) = self.images.node().push_expire().await {
@@ -315,6 +366,17 @@ impl Engine {
         }
         self.images.drop_unneeded(layers).await;
     }
+}
+
+/// An image of a namespace by its id or alias.
+fn known_image<'a>(index: &'a Index, id: &Digest) -> Option<&'a Arc<Image>> {
+    let by_alias = || {
+        index
+            .images
+            .values()
+            .find(|image| image.aliases.contains(id))
+    };
+    index.images.get(id).or_else(by_alias)
 }
 
 /// The layers that a configuration names (OCI image specification, `rootfs.diff_ids`).

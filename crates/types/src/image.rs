@@ -55,6 +55,9 @@ pub struct NewImage {
     /// References that shall point at it: tags, or digests for a pull.
     pub references: Vec<Reference>,
     pub source: Option<Source>,
+    /// What an engine that sent it calls it.
+    #[serde(default)]
+    pub alias: Option<Digest>,
 }
 
 /// An image to write into an archive.

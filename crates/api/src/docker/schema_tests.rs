@@ -256,6 +256,7 @@ fn image() -> ImageView {
         parent: None,
         last_tagged: Time::from_unix(8, 0),
         source: None,
+        aliases: Vec::new(),
     };
     let references = catalog::References {
         tags: vec!["busybox:latest".parse().unwrap()],

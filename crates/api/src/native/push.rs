@@ -55,6 +55,7 @@ pub(super) async fn chunks(mut call: Call) -> Result<Response> {
 pub(super) async fn layer(mut call: Call) -> Result<Response> {
     let upload = Upload::new(call.take_body());
     let layer: Digest = call.name(0).parse()?;
+    let session = call.needed("session")?.to_owned();
     let bases = call
         .query
         .nonempty("bases")
@@ -67,7 +68,7 @@ pub(super) async fn layer(mut call: Call) -> Result<Response> {
         .unwrap_or_default();
     let done = call
         .state
-        .push_layer(&call.scope(), &layer, bases, upload.reader())
+        .push_layer(&call.scope(), &session, &layer, bases, upload.reader())
         .await;
     if done.is_err() {
         upload.drain().await;

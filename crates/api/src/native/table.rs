@@ -415,7 +415,7 @@ fn push_rows() -> Vec<Route<Engine>> {
         .gives::<n::PushReceived>(),
         row!(POST "/push/layers/{layer}", push::layer, "push_layer",
             "Put a layer together from a recipe (zstd), while its chunks still come.")
-        .query(&[BASES])
+        .query(&[SESSION, BASES])
         .takes_octets()
         .gives::<n::PushedLayer>(),
         row!(POST "/push/images", push::commit, "push_commit",

@@ -50,7 +50,7 @@ impl Engine {
             layers,
             parent: Some(parent.id.clone()),
             references: reference.iter().cloned().collect(),
-            source: None,
+            ..NewImage::default()
         });
         let made = self
             .images

@@ -64,6 +64,6 @@ fn image(spool: &Spool, item: &Item, platform: Option<&Platform>) -> Result<NewI
             .as_ref()
             .and_then(|parent| parent.parse::<Digest>().ok()),
         references: references.collect::<Result<_>>()?,
-        source: None,
+        ..NewImage::default()
     })
 }

@@ -192,8 +192,7 @@ fn image(spool: &Spool, manifest: &Entry, platform: Option<&Platform>) -> Result
     Ok(NewImage {
         config,
         layers: found,
-        parent: None,
-        references: Vec::new(),
         source: Some(source),
+        ..NewImage::default()
     })
 }

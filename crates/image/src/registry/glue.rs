@@ -230,13 +230,13 @@ impl PullSink for StoreSink {
         self.keeper.keep(NewImage {
             config,
             layers,
-            parent: None,
             references: vec![named, pinned],
             source: source(
                 &resolved.descriptor,
                 &resolved.bytes,
                 &resolved.manifest.layers,
             ),
+            ..NewImage::default()
         })?;
         Ok(moved)
     }

@@ -9,13 +9,14 @@ use std::{
     sync::Arc,
 };
 
+use bytes::{Buf, Bytes};
 use serde::Deserialize;
 use types::{Digest, Reference};
 
 use crate::exit::{Failure, Outcome};
 
 /// Documents are smaller.
-const DOCUMENT: u64 = 16 << 20;
+pub(super) const DOCUMENT: u64 = 16 << 20;
 
 /// Files by their names, wherever they are.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub(crate) enum Source {
         places: Arc<HashMap<PathBuf, (u64, u64)>>,
     },
     Folder(PathBuf),
+    /// Only what says what the images are; the layers have been read by.
+    Documents(Arc<HashMap<PathBuf, Bytes>>),
 }
 
 /// An image in a source.
@@ -141,6 +144,7 @@ impl Source {
         match self {
             Self::Archive { places, .. } => places.contains_key(path),
             Self::Folder(folder) => folder.join(path).is_file(),
+            Self::Documents(documents) => documents.contains_key(path),
         }
     }
 
@@ -166,6 +170,13 @@ impl Source {
                 let length = file.metadata()?.len();
                 Ok((Box::new(file), length))
             }
+            Self::Documents(documents) => {
+                let document = documents.get(path).ok_or_else(missing)?;
+                Ok((
+                    Box::new(Buf::reader(document.clone())),
+                    document.len() as u64,
+                ))
+            }
         }
     }
 
@@ -187,10 +198,10 @@ impl Source {
             .map_err(|error| bad(format_args!("{}: {error}", path.display())))
     }
 
-    /// A layer's tar, and its length as it is stored.
-    pub(crate) fn layer(&self, layer: &Layer) -> io::Result<(Box<dyn Read + Send>, u64)> {
-        let (stream, length) = self.stream(&layer.path)?;
-        Ok((decompressed(stream)?, length))
+    /// A layer's tar.
+    pub(crate) fn layer(&self, layer: &Layer) -> io::Result<impl Read + Send + use<>> {
+        let (stream, _) = self.stream(&layer.path)?;
+        decompressed(stream)
     }
 
     /// Bytes of a layer as it is stored.
@@ -358,7 +369,7 @@ fn blob(digest: &Digest) -> PathBuf {
 }
 
 /// Without `.` and `..`.
-fn clean(path: &Path) -> PathBuf {
+pub(super) fn clean(path: &Path) -> PathBuf {
     let mut cleaned = PathBuf::new();
     for part in path.components() {
         match part {
@@ -374,14 +385,34 @@ fn is_compressed(head: &[u8]) -> bool {
     head.starts_with(&[0x1f, 0x8b]) || head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
 }
 
-fn decompressed<'a>(stream: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+/// What a stream was before it was compressed, if it was.
+pub(super) enum Decompressed<R: Read> {
+    Plain(Whole<R>),
+    Gzip(Box<flate2::read::MultiGzDecoder<Whole<R>>>),
+    Zstd(zstd::Decoder<'static, BufReader<Whole<R>>>),
+}
+
+/// A stream with its first bytes put back.
+type Whole<R> = io::Chain<io::Cursor<Vec<u8>>, BufReader<R>>;
+
+impl<R: Read> Read for Decompressed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer),
+            Self::Gzip(stream) => stream.read(buffer),
+            Self::Zstd(stream) => stream.read(buffer),
+        }
+    }
+}
+
+pub(super) fn decompressed<R: Read>(stream: R) -> io::Result<Decompressed<R>> {
     let mut stream = BufReader::with_capacity(256 << 10, stream);
     let mut head = Vec::with_capacity(4);
-    stream.by_ref().take(4).read_to_end(&mut head)?;
-    let whole = io::Cursor::new(head.clone()).chain(stream);
+    Read::by_ref(&mut stream).take(4).read_to_end(&mut head)?;
+    let whole = Read::chain(io::Cursor::new(head.clone()), stream);
     Ok(match head.as_slice() {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(whole)),
-        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::Decoder::new(whole)?),
-        _ => Box::new(whole),
+        [0x1f, 0x8b, ..] => Decompressed::Gzip(Box::new(flate2::read::MultiGzDecoder::new(whole))),
+        [0x28, 0xb5, 0x2f, 0xfd] => Decompressed::Zstd(zstd::Decoder::new(whole)?),
+        _ => Decompressed::Plain(whole),
     })
 }

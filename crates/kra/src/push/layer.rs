@@ -13,7 +13,10 @@ use bytes::Bytes;
 use chunk::{Cutter, Hash, Prefix, recipe, tar};
 use client::Client;
 use futures_util::stream;
-use tokio::sync::{Mutex, mpsc};
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::JoinHandle,
+};
 use types::Digest;
 
 use crate::exit::{Failure, Outcome};
@@ -177,23 +180,97 @@ impl tar::Sink for Taker<'_> {
     }
 }
 
+/// Where the tar of a layer goes. It blocks; what comes of it shows the [`Sending`].
+pub(super) struct Feed {
+    push: Push,
+    pieces: mpsc::UnboundedSender<io::Result<Bytes>>,
+    batches: mpsc::Sender<Batch>,
+}
+
+/// A layer on its way.
+pub(super) struct Sending(JoinHandle<Outcome>);
+
+impl Sending {
+    /// Waits until kraud has the layer; `read` is what reading it came to.
+    pub(super) async fn end(self, read: io::Result<u64>) -> Outcome<u64> {
+        let sent = self
+            .0
+            .await
+            .unwrap_or_else(|error| Err(Failure::io("sending a layer", io::Error::other(error))));
+        match (read, sent) {
+            (Ok(length), sent) => sent.map(|()| length),
+            // Nobody took it any more, for this reason.
+            (Err(error), Err(failure)) if error.kind() == io::ErrorKind::BrokenPipe => Err(failure),
+            (Err(error), _) => Err(Failure::io("reading a layer", error)),
+        }
+    }
+}
+
+impl Feed {
+    /// Reads a tar to its end; `moved` hears of its bytes. Returns its length.
+    pub(super) fn read(
+        self,
+        tar: impl Read,
+        moved: &(dyn Fn(u64) + Send + Sync),
+    ) -> io::Result<u64> {
+        let failed = self.pieces.clone();
+        let outgoing = Outgoing {
+            pieces: self.pieces,
+            sent: self.push.sent.clone(),
+        };
+        let push = &self.push;
+        let work = || -> io::Result<u64> {
+            let mut encoder = zstd::Encoder::new(outgoing, 6)?;
+            encoder.window_log(23)?;
+            let mut taker = Taker {
+                push,
+                recipe: recipe::Writer::new(encoder),
+                cutter: Cutter::default(),
+                batch: Batch::default(),
+                batches: self.batches,
+                queued: HashSet::new(),
+                last: None,
+                waiting: 0,
+                moved,
+            };
+            let length = tar::split(tar, &mut taker)?;
+            taker.send()?;
+            taker.recipe.finish()?.finish()?;
+            Ok(length)
+        };
+        // Without its end kraud would take what there is of the recipe for all of it.
+        work().inspect_err(|error| drop(failed.send(Err(io::Error::other(error.to_string())))))
+    }
+}
+
 impl Push {
-    /// Sends a layer; `moved` hears of the bytes of its tar. Returns the length of the tar.
-    pub(super) async fn layer(
+    /// Begins to send a layer, whose tar the [`Feed`] takes.
+    pub(super) fn begin(&self, diff_id: &Digest) -> (Feed, Sending) {
+        let (pieces, recipe) = mpsc::unbounded_channel();
+        let (batches, receiver) = mpsc::channel(1);
+        let sending = {
+            let (push, diff_id) = (self.clone(), diff_id.clone());
+            tokio::spawn(async move { push.sending(&diff_id, recipe, receiver).await })
+        };
+        let feed = Feed {
+            push: self.clone(),
+            pieces,
+            batches,
+        };
+        (feed, Sending(sending))
+    }
+
+    async fn sending(
         &self,
         diff_id: &Digest,
-        tar: impl FnOnce() -> io::Result<Box<dyn Read + Send>> + Send + 'static,
-        moved: impl Fn(u64) + Send + Sync + 'static,
-    ) -> Outcome<u64> {
-        let (pieces, mut recipe) = mpsc::unbounded_channel();
-        let (batches, receiver) = mpsc::channel(1);
-        let push = self.clone();
-        let reading = tokio::task::spawn_blocking(move || push.read(tar, pieces, batches, &moved));
+        mut recipe: mpsc::UnboundedReceiver<io::Result<Bytes>>,
+        batches: mpsc::Receiver<Batch>,
+    ) -> Outcome {
         let body = stream::poll_fn(move |context| recipe.poll_recv(context));
-        let receiver = Mutex::new(receiver);
+        let batches = Mutex::new(batches);
         let senders = futures_util::future::try_join_all((0..SENDERS).map(|_| async {
             // Not held while a batch is sent.
-            while let Some(batch) = { receiver.lock().await.recv().await } {
+            while let Some(batch) = { batches.lock().await.recv().await } {
                 self.send(batch).await?;
             }
             Ok::<_, Failure>(())
@@ -201,53 +278,12 @@ impl Push {
         let put = async {
             let layers = &self.bases.layers;
             self.client
-                .push_layer(diff_id, layers, body)
+                .push_layer(&self.session, diff_id, layers, body)
                 .await
                 .map_err(Failure::from)
         };
-        let read = async {
-            reading
-                .await
-                .unwrap_or_else(|error| Err(io::Error::other(error)))
-                .map_err(|error| Failure::io("reading a layer", error))
-        };
-        let (length, _, _) = tokio::try_join!(read, senders, put)?;
-        Ok(length)
-    }
-
-    fn read(
-        &self,
-        tar: impl FnOnce() -> io::Result<Box<dyn Read + Send>>,
-        pieces: mpsc::UnboundedSender<io::Result<Bytes>>,
-        batches: mpsc::Sender<Batch>,
-        moved: &(dyn Fn(u64) + Send + Sync),
-    ) -> io::Result<u64> {
-        let failed = pieces.clone();
-        let outgoing = Outgoing {
-            pieces,
-            sent: self.sent.clone(),
-        };
-        let work = || -> io::Result<u64> {
-            let mut encoder = zstd::Encoder::new(outgoing, 6)?;
-            encoder.window_log(23)?;
-            let mut taker = Taker {
-                push: self,
-                recipe: recipe::Writer::new(encoder),
-                cutter: Cutter::default(),
-                batch: Batch::default(),
-                batches,
-                queued: HashSet::new(),
-                last: None,
-                waiting: 0,
-                moved,
-            };
-            let length = tar::split(tar()?, &mut taker)?;
-            taker.send()?;
-            taker.recipe.finish()?.finish()?;
-            Ok(length)
-        };
-        // Without its end kraud would take what there is of the recipe for all of it.
-        work().inspect_err(|error| drop(failed.send(Err(io::Error::other(error.to_string())))))
+        tokio::try_join!(senders, put)?;
+        Ok(())
     }
 
     /// Asks which chunks of a batch are missing, and sends them.

@@ -2,22 +2,26 @@
 
 mod archive;
 mod layer;
+mod passing;
+mod view;
 
 use std::{
-    io::{self, IsTerminal as _},
+    collections::{HashMap, HashSet},
+    io,
     path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use clap::Args;
 use client::{Client, Engine};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use term::Format;
+use tokio::runtime::Handle;
 use tokio_util::io::SyncIoBridge;
 use types::{
     Digest, Reference,
@@ -27,6 +31,8 @@ use types::{
 use self::{
     archive::{Image, Source},
     layer::{Bases, Push},
+    passing::{Passed, Passing},
+    view::{View, megabytes},
 };
 use crate::{
     exit::{Code, Failure, Outcome},
@@ -114,6 +120,7 @@ impl Wanted {
 /// Runs the command.
 pub(crate) async fn run(session: &Session, options: &Options) -> Outcome {
     let view = View::new(options.output);
+    let begun = Instant::now();
     let done = match &options.archive {
         Some(path) => {
             let source = opened(path.clone()).await?;
@@ -152,6 +159,15 @@ pub(crate) async fn run(session: &Session, options: &Options) -> Outcome {
         Format::Table => {
             for one in &done {
                 term::print(&format!("{}\n", one.words()))?;
+            }
+            if done.len() > 1 {
+                let sum = |bytes: fn(&Done) -> u64| megabytes(done.iter().map(bytes).sum());
+                term::print(&format!(
+                    "all: sent {} of {}, {:.1} s\n",
+                    sum(|one| one.sent_bytes),
+                    sum(|one| one.total_bytes),
+                    begun.elapsed().as_secs_f64()
+                ))?;
             }
         }
     }
@@ -208,11 +224,6 @@ pub(crate) async fn project(
         view.say(&one.words());
     }
     Ok(())
-}
-
-/// As networks and disks are sold.
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
 async fn opened(path: PathBuf) -> Outcome<Source> {
@@ -296,25 +307,31 @@ async fn from_engine(
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    let plan = begin(&session.client, wanted).await?;
+    let client = &session.client;
+    let plan = begin(client, wanted).await?;
     let mut done = Vec::new();
     let mut unknown = Vec::new();
+    let mut missing = HashSet::new();
     for (image, needs) in wanted.iter().zip(&plan.images) {
         if !needs.known {
-            unknown.push(image.reference.familiar());
+            missing.extend(needs.missing.iter().cloned());
+            unknown.push(image);
             continue;
         }
-        commit(
-            &session.client,
-            &plan.session,
-            &image.reference,
-            &image.id,
-            None,
+        let id = commit(
+            client,
+            PushCommit {
+                session: plan.session.clone(),
+                reference: image.reference.clone(),
+                id: image.id.clone(),
+                alias: None,
+                config: None,
+            },
         )
         .await?;
         done.push(Done {
             image: image.reference.familiar(),
-            id: image.id.clone(),
+            id,
             known: true,
             sent_bytes: 0,
             total_bytes: image.total,
@@ -325,24 +342,122 @@ async fn from_engine(
     if unknown.is_empty() {
         return Ok(done);
     }
-    let bar = view.waiting("reading images from the engine");
-    let archive = SyncIoBridge::new(Box::pin(
-        engine.save(&unknown).await.map_err(Failure::from)?,
-    ));
-    let source = tokio::task::spawn_blocking(move || Source::of_stream(archive))
-        .await
-        .unwrap_or_else(|error| Err(io::Error::other(error)))
-        .map_err(|error| Failure::io("reading images from the engine", error))?;
-    bar.finish_and_clear();
-    let mut images = source.images()?;
-    for image in &mut images {
-        image
-            .references
-            .retain(|reference| unknown.contains(&reference.familiar()));
+    let mut push = pushing(client, &plan, !missing.is_empty()).await?;
+    let passed = match passing(&push, view, engine, &unknown, &missing).await {
+        // Two chunks with the same start are that rare; then all are named in full.
+        Err(failure) if failure.code == Code::Invalid && !push.bases.layers.is_empty() => {
+            push.bases = Arc::default();
+            passing(&push, view, engine, &unknown, &missing).await
+        }
+        other => other,
+    }?;
+    let Passed { source, mut sent } = passed;
+    let images = source.images()?;
+    for image in unknown {
+        // Podman's archives have longer names.
+        let same_layers = |one: &&Image| {
+            let layers = one.layers.iter().map(|layer| &layer.diff_id);
+            layers.eq(&image.layers)
+        };
+        let found = images
+            .iter()
+            .find(|one| one.references.contains(&image.reference))
+            .or_else(|| images.iter().find(|one| one.id == image.id))
+            .or_else(|| images.iter().find(same_layers));
+        let found = found.ok_or_else(|| {
+            Failure::failed(format!(
+                "{}: it is not in what the engine at {} gives out",
+                image.reference.familiar(),
+                engine.host()
+            ))
+        })?;
+        let layers: Vec<DoneLayer> = found
+            .layers
+            .iter()
+            // What several images have is counted with the first.
+            .map(|layer| match sent.remove(&layer.diff_id) {
+                Some(sent_bytes) => DoneLayer {
+                    layer: layer.diff_id.clone(),
+                    known: false,
+                    sent_bytes,
+                },
+                None => there(&layer.diff_id),
+            })
+            .collect();
+        let sent_bytes = layers.iter().map(|layer| layer.sent_bytes).sum::<u64>();
+        let id = commit(
+            client,
+            PushCommit {
+                session: plan.session.clone(),
+                reference: image.reference.clone(),
+                id: found.id.clone(),
+                alias: (image.id != found.id).then(|| image.id.clone()),
+                config: Some(found.config.clone()),
+            },
+        )
+        .await?;
+        done.push(Done {
+            image: image.reference.familiar(),
+            id,
+            known: false,
+            sent_bytes: sent_bytes + found.config.len() as u64,
+            total_bytes: image.total,
+            seconds: begun.elapsed().as_secs_f64(),
+            layers,
+        });
     }
-    images.retain(|image| !image.references.is_empty());
-    done.extend(from_source(&session.client, view, &source, images).await?);
     Ok(done)
+}
+
+/// Sends the missing layers of images while the engine gives out the images.
+async fn passing(
+    push: &Push,
+    view: &View,
+    engine: &Engine,
+    images: &[&Wanted],
+    missing: &HashSet<Digest>,
+) -> Outcome<Passed> {
+    let bar = view.waiting("reading images from the engine");
+    let names: Vec<String> = images
+        .iter()
+        .map(|image| image.reference.familiar())
+        .collect();
+    let archive = SyncIoBridge::new(Box::pin(engine.save(&names).await.map_err(Failure::from)?));
+    let known: HashSet<Digest> = images
+        .iter()
+        .flat_map(|image| &image.layers)
+        .filter(|layer| !missing.contains(layer))
+        .cloned()
+        .collect();
+    let (push, missing, showing) = (push.clone(), missing.clone(), view.clone());
+    let passed = tokio::task::spawn_blocking(move || {
+        let passing = Passing {
+            push: &push,
+            view: &showing,
+            known: &known,
+            missing,
+        };
+        passing.read(archive, &Handle::current())
+    })
+    .await
+    .unwrap_or_else(|error| Err(Failure::io("reading images", io::Error::other(error))));
+    bar.finish_and_clear();
+    passed
+}
+
+/// A push by its plan, with what its bases have.
+async fn pushing(client: &Client, plan: &PushPlan, needs_layers: bool) -> Outcome<Push> {
+    let mut bases = Bases::default();
+    if needs_layers && !plan.bases.is_empty() {
+        let prefixes = client.push_prefixes(&plan.bases).await?;
+        bases = Bases::new(plan.bases.clone(), &prefixes).unwrap_or_default();
+    }
+    Ok(Push {
+        client: client.clone(),
+        session: plan.session.clone(),
+        bases: Arc::new(bases),
+        sent: Arc::default(),
+    })
 }
 
 /// Where docker or podman listens.
@@ -375,21 +490,9 @@ async fn begin(client: &Client, wanted: &[Wanted]) -> Outcome<PushPlan> {
     Ok(plan)
 }
 
-async fn commit(
-    client: &Client,
-    session: &str,
-    reference: &Reference,
-    id: &Digest,
-    config: Option<String>,
-) -> Outcome {
-    let wanted = PushCommit {
-        session: session.to_owned(),
-        reference: reference.clone(),
-        id: id.clone(),
-        config,
-    };
-    client.push_commit(&wanted).await?;
-    Ok(())
+/// Records an image; returns its id.
+async fn commit(client: &Client, wanted: PushCommit) -> Outcome<Digest> {
+    Ok(client.push_commit(&wanted).await?.id)
 }
 
 fn there(layer: &Digest) -> DoneLayer {
@@ -399,6 +502,9 @@ fn there(layer: &Digest) -> DoneLayer {
         sent_bytes: 0,
     }
 }
+
+/// Layers of an image that are sent at a time.
+const LAYERS: usize = 2;
 
 /// Images of an archive or folder.
 async fn from_source(
@@ -424,51 +530,54 @@ async fn from_source(
             total: image.layers.iter().map(|layer| source.length(layer)).sum(),
         };
         let plan = begin(client, std::slice::from_ref(&wanted)).await?;
-        let needs = plan.images.first().cloned();
-        let known = needs.as_ref().is_some_and(|needs| needs.known);
-        let missing = needs.map(|needs| needs.missing).unwrap_or_default();
-        let sent = Arc::new(AtomicU64::new(0));
-        let mut push = Push {
-            client: client.clone(),
-            session: plan.session.clone(),
-            bases: Arc::default(),
-            sent: sent.clone(),
+        let (known, missing) = match plan.images.first() {
+            Some(needs) => (needs.known, needs.missing.clone()),
+            None => (false, Vec::new()),
         };
-        if !plan.bases.is_empty() && !missing.is_empty() {
-            let prefixes = client.push_prefixes(&plan.bases).await?;
-            push.bases = Arc::new(Bases::new(plan.bases, &prefixes).unwrap_or_default());
-        }
-        let mut layers = Vec::new();
-        for layer in &image.layers {
-            if !missing.contains(&layer.diff_id)
-                || layers
-                    .iter()
-                    .any(|done: &DoneLayer| done.layer == layer.diff_id)
-            {
-                layers.push(there(&layer.diff_id));
-                continue;
-            }
-            let before = sent.load(Ordering::Relaxed);
-            one_layer(&push, view, source, layer).await?;
-            layers.push(DoneLayer {
-                layer: layer.diff_id.clone(),
-                known: false,
-                sent_bytes: sent.load(Ordering::Relaxed) - before,
-            });
-        }
+        let push = pushing(client, &plan, !missing.is_empty()).await?;
+        // A layer may be in an image several times.
+        let mut unsent: HashSet<&Digest> = missing.iter().collect();
+        let layers = image.layers.iter();
+        let sending = layers
+            .filter(|layer| unsent.remove(&layer.diff_id))
+            .map(|layer| one_layer(&push, view, source, layer));
+        let mut sent: HashMap<Digest, u64> = stream::iter(sending)
+            .buffer_unordered(LAYERS)
+            .try_collect()
+            .await?;
+        let layers: Vec<DoneLayer> = image
+            .layers
+            .iter()
+            .map(|layer| match sent.remove(&layer.diff_id) {
+                Some(sent_bytes) => DoneLayer {
+                    layer: layer.diff_id.clone(),
+                    known: false,
+                    sent_bytes,
+                },
+                None => there(&layer.diff_id),
+            })
+            .collect();
+        let mut sent_bytes = layers.iter().map(|layer| layer.sent_bytes).sum::<u64>();
         for reference in &image.references {
             let config = (!known).then(|| image.config.clone());
-            sent.fetch_add(
-                config.as_ref().map_or(0, |config| config.len() as u64),
-                Ordering::Relaxed,
-            );
-            commit(client, &plan.session, reference, &image.id, config).await?;
+            sent_bytes += config.as_ref().map_or(0, |config| config.len() as u64);
+            commit(
+                client,
+                PushCommit {
+                    session: plan.session.clone(),
+                    reference: reference.clone(),
+                    id: image.id.clone(),
+                    alias: None,
+                    config,
+                },
+            )
+            .await?;
         }
         done.push(Done {
             image: reference.familiar(),
             id: image.id,
             known,
-            sent_bytes: sent.load(Ordering::Relaxed),
+            sent_bytes,
             total_bytes: wanted.total,
             seconds: begun.elapsed().as_secs_f64(),
             layers,
@@ -477,88 +586,41 @@ async fn from_source(
     Ok(done)
 }
 
-async fn one_layer(push: &Push, view: &View, source: &Source, layer: &archive::Layer) -> Outcome {
-    let bar = view.layer(&layer.diff_id, source.length(layer));
+/// Sends a layer; returns it with how many bytes that took.
+async fn one_layer(
+    push: &Push,
+    view: &View,
+    source: &Source,
+    layer: &archive::Layer,
+) -> Outcome<(Digest, u64)> {
+    let sent: Arc<AtomicU64> = Arc::default();
+    let bar = view.layer(&layer.diff_id, source.length(layer), sent.clone());
     let send = |push: Push| {
         let (source, layer, moving) = (source.clone(), layer.clone(), bar.clone());
-        let diff_id = layer.diff_id.clone();
         async move {
-            let tar = move || source.layer(&layer).map(|(tar, _)| tar);
-            push.layer(&diff_id, tar, move |bytes| moving.inc(bytes))
-                .await
+            let (feed, sending) = push.begin(&layer.diff_id);
+            let read = tokio::task::spawn_blocking(move || {
+                let tar = source.layer(&layer)?;
+                feed.read(tar, &move |bytes| moving.moved(bytes))
+            })
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)));
+            sending.end(read).await
         }
     };
-    let mut outcome = send(push.clone()).await;
+    let with = |bases: Arc<Bases>| Push {
+        bases,
+        sent: sent.clone(),
+        ..push.clone()
+    };
+    let mut outcome = send(with(push.bases.clone())).await;
     // Two chunks with the same start are that rare; then all are named in full.
     let wrong = |failure: &Failure| failure.code == Code::Invalid;
     if outcome.as_ref().is_err_and(wrong) && !push.bases.layers.is_empty() {
-        bar.set_position(0);
-        outcome = send(Push {
-            bases: Arc::default(),
-            ..push.clone()
-        })
-        .await;
+        bar.again();
+        outcome = send(with(Arc::default())).await;
     }
-    bar.finish_and_clear();
-    let total = outcome?;
-    view.pushed(&layer.diff_id, total);
-    Ok(())
-}
-
-/// What the user sees meanwhile, on standard error.
-struct View {
-    bars: MultiProgress,
-    terminal: bool,
-    quiet: bool,
-}
-
-impl View {
-    fn new(output: Format) -> Self {
-        Self {
-            bars: MultiProgress::new(),
-            terminal: io::stderr().is_terminal(),
-            quiet: matches!(output, Format::Json),
-        }
-    }
-
-    fn say(&self, words: &str) {
-        if self.terminal {
-            // Beside bars a line must not be printed over one.
-            let _ = self.bars.println(words);
-        } else if !self.quiet {
-            eprintln!("{words}");
-        }
-    }
-
-    fn waiting(&self, what: &str) -> ProgressBar {
-        if !self.terminal {
-            return ProgressBar::hidden();
-        }
-        let bar = self
-            .bars
-            .add(ProgressBar::new_spinner().with_message(what.to_owned()));
-        bar.enable_steady_tick(Duration::from_millis(120));
-        bar
-    }
-
-    fn layer(&self, layer: &Digest, length: u64) -> ProgressBar {
-        if !self.terminal {
-            return ProgressBar::hidden();
-        }
-        let bar = self.bars.add(ProgressBar::new(length));
-        let template = "{msg} [{bar:30}] {binary_bytes} of {binary_total_bytes}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        bar.set_message(layer.hex()[..12].to_owned());
-        bar
-    }
-
-    fn pushed(&self, layer: &Digest, total: u64) {
-        self.say(&format!(
-            "{}: pushed ({})",
-            &layer.hex()[..12],
-            term::bytes(total)
-        ));
-    }
+    bar.end(outcome.as_ref().ok().copied());
+    outcome?;
+    Ok((layer.diff_id.clone(), sent.load(Ordering::Relaxed)))
 }

@@ -26,7 +26,7 @@ pub struct PushBegin {
 pub struct PushImage {
     /// The tag that it will have.
     pub reference: Reference,
-    /// SHA-256 of its configuration.
+    /// SHA-256 of its configuration, or what the engine that it comes from calls it.
     pub id: Digest,
     /// SHA-256 of its layers' uncompressed tars, the lowest first.
     pub layers: Vec<Digest>,
@@ -88,7 +88,12 @@ pub struct PushedLayer {
 pub struct PushCommit {
     pub session: String,
     pub reference: Reference,
+    /// SHA-256 of its configuration; of an image that is known it may be its alias.
     pub id: Digest,
+    /// What the engine that it comes from calls it, where that is not its id: then it is known by
+    /// this, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias: Option<Digest>,
     /// The configuration, byte for byte; not needed for an image that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
