@@ -119,8 +119,8 @@ build_in_debian() {
     mkdir -p "$CACHE/debian"
     make_debian
     say "building kra in Debian sid with $(in_debian "$CACHE/debian/root" rustc --version)"
-    # The library's own dependencies come with its sources. Two features of cargo that are not stable yet, in a stable
-    # compiler: that is what the variable is for.
+    # The dependencies of Rust's library come with its sources. Building it is no stable feature of cargo yet: that is what
+    # the variable is for.
     in_debian "$CACHE/debian/root" env -C /src CARGO_HOME=/cache/cargo CARGO_TARGET_DIR=/cache/build \
         RUSTC_BOOTSTRAP=1 CC_x86_64_unknown_linux_musl=musl-gcc "${BUILD[@]}" -Zbuild-std=std,panic_unwind
     BUILT=$CACHE/debian/build/$TARGET/release/kra

@@ -160,6 +160,9 @@ vm() {
 }
 quickstart() { bash tests/quickstart/run.sh; }
 
+# Not among those that run without being named: it fetches a toolchain, and takes ten minutes.
+static() { bash scripts/static.sh debian; }
+
 wanted=" ${*:-fmt clippy deny unit e2e tenants push crash compose volumes sdk schema vm quickstart} "
 wants() { [[ $wanted == *" $1 "* ]]; }
 
@@ -188,6 +191,7 @@ if wants e2e || wants tenants || wants push || wants crash || wants compose || w
     fi
 fi
 if wants quickstart; then suite quickstart quickstart; fi
+if wants static; then check static static; fi
 check leaks leak_check "$before"
 
 echo

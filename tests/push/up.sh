@@ -47,10 +47,23 @@ test_up_with_files() {
     run kra up; has "$ERR" 'files: 3 to send'; has "$ERR" '1 to remove'
     eq "$(kra exec -T web sh -c 'cat /site/index.html /site/new/file /site/from-inside; ls /site/sub | wc -l' | tr '\n' ' ')" 'second n written 0 '
     # Watched.
-    kra sync 2>"$T/sync" & local watching=$!
+    "$KRA" sync 2>"$T/sync" & local watching=$!
     sleep 1; echo third >site/index.html
     until_eq 10 third kra exec -T web cat /site/index.html
+    # A file that is mounted by itself is changed in its place: the container sees it.
+    echo 'another configuration' >app.conf
+    until_eq 10 'another configuration' kra exec -T web cat /etc/app.conf
+    echo short >app.conf
+    until_eq 10 short kra exec -T web cat /etc/app.conf
     kill $watching; has "$(cat "$T/sync")" 'site/index.html'
+    # Of a large file what is new in it is sent, and nobody sees half of it.
+    head -c 8000000 /dev/urandom >site/blob; kra up >/dev/null 2>&1
+    python3 -c 'import sys; p = sys.argv[1]; d = open(p, "rb").read(); open(p, "wb").write(d[:3000000] + b"put in" + d[3000000:])' site/blob; chmod 600 site/blob
+    run kra up; matches "$ERR" 'files: sent [0-9.]+(B|KiB)'
+    eq "$(kra exec -T web sh -c 'sha256sum </site/blob; stat -c %a /site/blob' | tr -d ' -' | tr '\n' ' ')" "$(sha256sum <site/blob | tr -d ' -') 600 "
+    # Also of one that has been changed inside.
+    kra exec -T web sh -c 'echo other >/site/blob'; echo more >>site/blob; run kra up; eq "$RC" 0
+    eq "$(kra exec -T web sha256sum /site/blob | cut -c1-64)" "$(sha256sum <site/blob | cut -c1-64)"; rm site/blob
     # Plain docker compose finds the files, too.
     kra down >/dev/null 2>&1; eq "$(as shop ps -aq)" ''
     (remote; docker compose up -d --wait >/dev/null 2>&1; eq "$(docker compose exec -T web cat /site/index.html)" third; docker compose down -v >/dev/null 2>&1)

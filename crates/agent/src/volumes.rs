@@ -114,6 +114,15 @@ pub trait NodeVolumes: Send + Sync + 'static {
     ) -> Result<(PathStat, Reader)>;
     /// Removes a path of a volume with all that is in it; it need not be there.
     async fn volume_file_remove(&self, volume: &Volume, path: &str) -> Result<()>;
+    /// The starts of the hashes of a file's chunks.
+    async fn volume_file_chunks(&self, volume: &Volume, path: &str) -> Result<Vec<u8>>;
+    /// Changes a file, of a recipe that numbers its chunks.
+    async fn volume_file_put(
+        &self,
+        volume: &Volume,
+        put: &types::native::FilePut,
+        recipe: Reader,
+    ) -> Result<()>;
     /// Unpacks a tar into a directory of a volume.
     async fn volume_archive_put(&self, volume: &Volume, path: &str, tar: Reader) -> Result<()>;
 }

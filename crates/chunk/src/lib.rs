@@ -34,6 +34,11 @@ impl Hash {
         Self(*blake3::hash(chunk).as_bytes())
     }
 
+    /// A hash in the making.
+    pub fn hasher() -> Hasher {
+        Hasher(blake3::Hasher::new())
+    }
+
     /// The hash of all that comes from a stream, and how many bytes that is.
     pub fn of_stream(mut stream: impl std::io::Read) -> std::io::Result<(Self, u64)> {
         let mut hasher = blake3::Hasher::new();
@@ -57,6 +62,22 @@ impl Hash {
     pub fn prefix(&self) -> Prefix {
         let [a, b, c, d, e, f, ..] = self.0;
         Prefix([a, b, c, d, e, f])
+    }
+}
+
+/// A hash of bytes that come one after the other.
+#[derive(Debug, Clone)]
+pub struct Hasher(blake3::Hasher);
+
+impl Hasher {
+    /// More bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The hash of all.
+    pub fn finish(&self) -> Hash {
+        Hash(*self.0.finalize().as_bytes())
     }
 }
 

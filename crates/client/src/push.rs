@@ -103,7 +103,7 @@ impl Client {
         self.post(&["push", "images"], wanted).await
     }
 
-    async fn octets(&self, answer: Answer) -> Result<Bytes> {
+    pub(crate) async fn octets(&self, answer: Answer) -> Result<Bytes> {
         /// Prefixes of sixteen large layers are less.
         const LIMIT: usize = 64 << 20;
         let Answer { call, response } = answer;

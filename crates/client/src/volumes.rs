@@ -10,8 +10,8 @@ use hyper::Method;
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 use types::native::{
-    Change, ChangeList, FileEntry, FileList, PATH_STAT, PathStat, Rollback, RollbackRequest,
-    Volume, VolumeClone, VolumeCreate, VolumeList, VolumeResize,
+    Change, ChangeList, FileEntry, FileList, FilePut, PATH_STAT, PathStat, Rollback,
+    RollbackRequest, Volume, VolumeClone, VolumeCreate, VolumeList, VolumeResize,
 };
 
 use crate::{
@@ -140,6 +140,38 @@ impl Client {
             stat,
             tar: Box::pin(StreamReader::new(pieces.map_err(io::Error::other))),
         })
+    }
+
+    /// The starts of the hashes of a file's chunks, six bytes each.
+    pub async fn volume_file_chunks(&self, name: &str, path: &str) -> Result<Bytes> {
+        let answer = self
+            .send(
+                Method::GET,
+                &["volumes", name, "chunks"],
+                &[("path", path)],
+                None,
+            )
+            .await?;
+        self.octets(answer).await
+    }
+
+    /// Changes a file that is there, of a recipe that numbers its chunks.
+    pub async fn volume_file_put(
+        &self,
+        name: &str,
+        file: &FilePut,
+        recipe: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+    ) -> Result<()> {
+        let file = serde_json::to_string(file)
+            .map_err(|error| self.unexpected("PUT", format!("encoding the request: {error}")))?;
+        self.send(
+            Method::PUT,
+            &["volumes", name, "file"],
+            &[("file", &file)],
+            Some(("application/octet-stream", stream(recipe))),
+        )
+        .await
+        .map(drop)
     }
 
     /// Unpacks a tar into a directory of a volume, which must exist.

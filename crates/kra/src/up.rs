@@ -197,7 +197,7 @@ pub(crate) async fn sync(session: &Session, options: &Sync) -> Outcome {
         let now = Files::collect(&project, options.upload_limit, &mut cache)?;
         let change = now.change_from(&there);
         if !change.is_empty() {
-            now.send(&session.client, &project, &change).await?;
+            now.send(&session.client, &project, &there, &change).await?;
             for path in &change.sent {
                 eprintln!("sent /{path}");
             }

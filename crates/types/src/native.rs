@@ -295,5 +295,28 @@ pub struct FileList {
     pub files: Vec<FileEntry>,
 }
 
+/// What a file that is there shall become: parameter `file` of `PUT /volumes/{volume}/file`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct FilePut {
+    /// From the volume's root.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Seconds since 1970.
+    pub mtime: i64,
+    /// Bytes.
+    pub size: u64,
+    /// BLAKE3 of the content, hexadecimal.
+    pub hash: String,
+    /// Whoever has it open, or mounted by itself, sees the new content. Otherwise a new file takes
+    /// its place: nobody ever sees half of it.
+    #[serde(default)]
+    pub in_place: bool,
+}
+
 #[cfg(test)]
 mod tests;

@@ -444,6 +444,35 @@ impl NodeVolumes for LocalAgent {
         })
         .await
     }
+    async fn volume_file_chunks(&self, volume: &Volume, path: &str) -> Result<Vec<u8>> {
+        let (volume, path) = (volume.clone(), path.to_owned());
+        let doing = format!("reading files of volume {}", volume.name);
+        self.on_disk(doing, LONG, move |volumes| {
+            let used = volumes.use_for(&volume, None, "cp")?;
+            let root = open(used.path())?;
+            image::push::file_chunks(root.as_fd(), &path)
+        })
+        .await
+    }
+    async fn volume_file_put(
+        &self,
+        volume: &Volume,
+        put: &types::native::FilePut,
+        recipe: Reader,
+    ) -> Result<()> {
+        let (volumes, volume, put) = (self.volumes.clone(), volume.clone(), put.clone());
+        let handle = tokio::runtime::Handle::current();
+        // It lasts as long as the client sends: no deadline.
+        blocking(move || {
+            let used = volumes.use_for(&volume, None, "cp")?;
+            let root = open(used.path())?;
+            let recipe = SyncIoBridge::new_with_handle(recipe, handle);
+            let result = image::push::file_put(root.as_fd(), &put, recipe);
+            drop(root);
+            result
+        })
+        .await
+    }
     async fn volume_archive_put(&self, volume: &Volume, path: &str, tar: Reader) -> Result<()> {
         let (volumes, volume, path) = (self.volumes.clone(), volume.clone(), path.to_owned());
         let handle = tokio::runtime::Handle::current();

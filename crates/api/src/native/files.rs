@@ -2,6 +2,7 @@
 
 use agent::PathStat;
 use axum::{
+    body::Body,
     http::{HeaderValue, StatusCode},
     response::Response,
 };
@@ -68,6 +69,32 @@ pub(super) async fn get(call: Call) -> Result<Response> {
         HeaderValue::try_from(text).map_err(|error| encoding(&error))?,
     );
     Ok(response)
+}
+
+/// `GET /volumes/{volume}/chunks`
+pub(super) async fn chunks(call: Call) -> Result<Response> {
+    let path = call.needed("path")?;
+    let chunks = call
+        .state
+        .volume_file_chunks(&call.scope(), call.name(0), path)
+        .await?;
+    call::stream("application/octet-stream", Body::from(chunks))
+}
+
+/// `PUT /volumes/{volume}/file`
+pub(super) async fn put_file(mut call: Call) -> Result<Response> {
+    let upload = upload::Upload::new(call.take_body());
+    let wanted: native::FilePut = serde_json::from_str(call.needed("file")?)
+        .map_err(|error| Error::invalid(format!("invalid parameter file: {error}")))?;
+    let done = call
+        .state
+        .volume_file_put(&call.scope(), call.name(0), &wanted, upload.reader())
+        .await;
+    if done.is_err() {
+        upload.drain().await;
+    }
+    done?;
+    call::empty(StatusCode::NO_CONTENT)
 }
 
 /// `PUT /volumes/{volume}/archive`

@@ -183,6 +183,11 @@ const PATH: Param = Param {
     required: true,
     description: "A path from the volume's root. It never leads out of the volume.",
 };
+const FILE: Param = Param {
+    name: "file",
+    required: true,
+    description: "What the file shall be: a FilePut as JSON.",
+};
 const SNAPSHOT: Param = Param {
     name: "snapshot",
     required: false,
@@ -281,6 +286,15 @@ fn file_rows() -> Vec<Route<Engine>> {
             "A path of a volume or of a snapshot as a tar. The header kr-path-stat is the base64 of a PathStat.")
         .query(&[PATH, SNAPSHOT])
         .gives_tar(),
+        row!(GET "/volumes/{volume}/chunks", files::chunks, "volume_file_chunks",
+            "The first six bytes of the BLAKE3 hash of each chunk of a file, in order.")
+        .query(&[PATH])
+        .gives_octets(),
+        row!(PUT "/volumes/{volume}/file", files::put_file, "volume_file_put",
+            "Change a file that is there. The body is a recipe (zstd) that numbers its chunks.")
+        .query(&[FILE])
+        .takes_octets()
+        .gives_nothing(),
         row!(PUT "/volumes/{volume}/archive", files::put, "volume_archive_put",
             "Unpack a tar into a directory of a volume.")
         .query(&[PATH])

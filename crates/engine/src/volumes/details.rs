@@ -304,6 +304,35 @@ impl Engine {
         self.agent.volume_file_remove(&record.plan(), path).await
     }
 
+    /// The starts of the hashes of the chunks of a volume's file, six bytes each.
+    pub async fn volume_file_chunks(
+        &self,
+        scope: &Scope,
+        name: &str,
+        path: &str,
+    ) -> Result<Vec<u8>> {
+        let volume = self.volume_named(scope, name)?;
+        let record = volume.record();
+        must_be_ready(&record)?;
+        self.agent.volume_file_chunks(&record.plan(), path).await
+    }
+
+    /// Changes a file of a volume, of a recipe that numbers its chunks.
+    pub async fn volume_file_put(
+        &self,
+        scope: &Scope,
+        name: &str,
+        put: &native::FilePut,
+        recipe: Reader,
+    ) -> Result<()> {
+        let volume = self.volume_named(scope, name)?;
+        let record = volume.record();
+        must_be_ready(&record)?;
+        self.agent
+            .volume_file_put(&record.plan(), put, recipe)
+            .await
+    }
+
     /// Unpacks a tar into a directory of a volume.
     pub async fn volume_archive_put(
         &self,

@@ -36,6 +36,7 @@ struct Inner {
     later: Mutex<Later>,
 }
 
+type GoOn = Box<dyn FnOnce(&[Arc<List>]) + Send>;
 type Making = HashMap<Digest, Arc<Mutex<()>>>;
 
 /// What a thread of its own does, one after the other.
@@ -50,7 +51,7 @@ struct Later {
 enum Work {
     List(Digest),
     /// Lists layers, and goes on with their lists.
-    Then(Vec<Digest>, Box<dyn FnOnce(&[Arc<List>]) + Send>),
+    Then(Vec<Digest>, GoOn),
 }
 
 impl fmt::Debug for Later {

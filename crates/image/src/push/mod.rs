@@ -6,6 +6,7 @@
 
 mod assemble;
 mod lists;
+mod patch;
 mod space;
 
 use std::io::{self, BufReader, Read};
@@ -36,5 +37,6 @@ impl<R: Read> Read for Sent<R> {
 pub use self::{
     assemble::{Assembly, assemble},
     lists::Lists,
+    patch::{file_chunks, file_put},
     space::{Received, Space, Spaces},
 };

@@ -2,7 +2,7 @@
 //! kraud's, `kr-files-<project>`, at the paths that they have here.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fs::{self, File, Metadata},
     io::{self, Read as _, Seek as _, SeekFrom},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
@@ -11,13 +11,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use chunk::Hash;
+use chunk::{Cutter, Hash, Prefix, recipe};
 use client::{Client, Host};
-use futures_util::stream;
+use futures_util::{Stream, stream};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
-use tokio::sync::mpsc;
-use types::{Kind, Role, native::VolumeCreate};
+use tokio::{sync::mpsc, task::JoinHandle};
+use types::{
+    Kind, Role,
+    native::{FilePut, VolumeCreate},
+};
 
 use super::{Project, ignore::Ignore};
 use crate::exit::{Failure, Outcome};
@@ -120,7 +123,7 @@ impl Files {
 
     fn add(&mut self, path: &Path, ignore: &Ignore, is_root: bool, cache: &mut Cache) -> Outcome {
         let left_out = !is_root && ignore.leaves_out(path);
-        let key = path.to_string_lossy().trim_start_matches('/').to_owned();
+        let key = key(path);
         // What a root leads to is what docker mounts.
         let facts = if is_root {
             fs::metadata(path)
@@ -232,47 +235,47 @@ impl Files {
         Ok(read().unwrap_or_default())
     }
 
-    /// Sends what has changed; removes what is gone.
+    /// Sends what has changed since `old`; removes what is gone. Returns the bytes that were sent.
     pub(crate) async fn send(
         &self,
         client: &Client,
         project: &Project,
+        old: &Self,
         change: &Change,
-    ) -> Outcome {
+    ) -> Outcome<u64> {
+        let mut sent_bytes = 0;
         let volume = volume_of(project);
         self.ensure_volume(client, project, &volume).await?;
         for path in &change.removed {
             client.volume_file_remove(&volume, path).await?;
         }
+        let roots: HashSet<String> = project.local_paths().iter().map(|path| key(path)).collect();
+        let mut packed = Vec::new();
+        for path in &change.sent {
+            let patched = match (old.files.get(path), self.files.get(path)) {
+                (Some(Entry::File { .. }), Some(entry)) => {
+                    patch(client, &volume, path, entry, roots.contains(path)).await?
+                }
+                _ => None,
+            };
+            match patched {
+                Some(bytes) => sent_bytes += bytes,
+                None => packed.push(path.clone()),
+            }
+        }
         let packed = {
-            let (files, sent) = (self.clone(), change.sent.clone());
+            let (files, sent) = (self.clone(), packed);
             tokio::task::spawn_blocking(move || files.pack(&sent))
                 .await
                 .unwrap_or_else(|error| {
                     Err(Failure::io("packing files", io::Error::other(error)))
                 })?
         };
-        let (sender, mut pieces) = mpsc::channel::<io::Result<Bytes>>(4);
-        let reading = tokio::task::spawn_blocking(move || {
-            let mut packed = packed;
-            loop {
-                let mut piece = vec![0; 256 << 10];
-                match packed.read(&mut piece) {
-                    Ok(0) => return,
-                    Ok(count) => {
-                        piece.truncate(count);
-                        if sender.blocking_send(Ok(piece.into())).is_err() {
-                            return;
-                        }
-                    }
-                    Err(error) => return drop(sender.blocking_send(Err(error))),
-                }
-            }
-        });
-        let body = stream::poll_fn(move |context| pieces.poll_recv(context));
+        sent_bytes += length(&packed)?;
+        let (body, reading) = body_of(packed);
         client.volume_archive_put(&volume, "/", body).await?;
         let _ = reading.await;
-        Ok(())
+        Ok(sent_bytes)
     }
 
     /// A tar, compressed, of some of the files and of the list of all.
@@ -314,9 +317,8 @@ impl Files {
         let mut owned = |kind, mode, uid: u32, gid: u32| {
             header.set_entry_type(kind);
             header.set_mode(mode);
-            // Ids that only this machine has are nobody's there.
-            header.set_uid(if uid < 65_536 { uid.into() } else { 65_534 });
-            header.set_gid(if gid < 65_536 { gid.into() } else { 65_534 });
+            header.set_uid(known_id(uid).into());
+            header.set_gid(known_id(gid).into());
             let modified = fs::metadata(&place).map_or(0, |facts| facts.mtime().max(0));
             header.set_mtime(modified as u64);
         };
@@ -378,6 +380,141 @@ impl Files {
     }
 }
 
+/// What a path is called in the volume.
+fn key(path: &Path) -> String {
+    path.to_string_lossy().trim_start_matches('/').to_owned()
+}
+
+/// Sends of a file that kraud has what is new in it, and returns the bytes that were sent; `None`
+/// when it has to be sent as a whole.
+///
+/// A file that is mounted by itself is changed in its place: a container that has it mounted sees
+/// the new content. Of others only large ones are worth the questions.
+async fn patch(
+    client: &Client,
+    volume: &str,
+    path: &str,
+    entry: &Entry,
+    in_place: bool,
+) -> Outcome<Option<u64>> {
+    /// Bytes.
+    const LARGE: u64 = 512 << 10;
+    let Entry::File {
+        mode,
+        uid,
+        gid,
+        size,
+        hash,
+    } = entry
+    else {
+        return Ok(None);
+    };
+    let large = *size >= LARGE;
+    if !in_place && !large {
+        return Ok(None);
+    }
+    let place = Path::new("/").join(path);
+    let mut known = HashMap::new();
+    if large {
+        let Some(chunks) = unfit_is_none(client.volume_file_chunks(volume, path).await)? else {
+            return Ok(None);
+        };
+        let prefixes = Prefix::many(&chunks).unwrap_or_default();
+        known.extend((0..).zip(prefixes).map(|(number, prefix)| (prefix, number)));
+    }
+    let (modified, recipe) = {
+        let from = place.clone();
+        let packing = move || -> io::Result<(SystemTime, File)> {
+            let file = File::open(&from)?;
+            let modified = file.metadata()?.modified()?;
+            Ok((modified, recipe_of(file, &known)?))
+        };
+        tokio::task::spawn_blocking(packing)
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)))
+            .map_err(reading(&place))?
+    };
+    let since = modified.duration_since(SystemTime::UNIX_EPOCH);
+    let wanted = FilePut {
+        path: path.to_owned(),
+        mode: *mode,
+        uid: known_id(*uid),
+        gid: known_id(*gid),
+        mtime: since.map_or(0, |since| since.as_secs() as i64),
+        size: *size,
+        hash: hash.clone(),
+        in_place,
+    };
+    let bytes = length(&recipe)?;
+    let (body, reading) = body_of(recipe);
+    let put = client.volume_file_put(volume, &wanted, body).await;
+    let _ = reading.await;
+    Ok(unfit_is_none(put)?.map(|()| bytes))
+}
+
+fn length(packed: &File) -> Outcome<u64> {
+    let facts = packed.metadata();
+    Ok(facts
+        .map_err(|error| Failure::io("packing files", error))?
+        .len())
+}
+
+/// Ids that only this machine has are nobody's there.
+fn known_id(id: u32) -> u32 {
+    const NOBODY: u32 = 65_534;
+    if id < 65_536 { id } else { NOBODY }
+}
+
+/// A file as the numbers of chunks that are known, and what lies between.
+fn recipe_of(file: File, known: &HashMap<Prefix, u64>) -> io::Result<File> {
+    let mut writer = recipe::Writer::new(zstd::Encoder::new(tempfile::tempfile()?, 3)?);
+    Cutter::default().cut(file, |bytes| match known.get(&Hash::of(bytes).prefix()) {
+        Some(number) => writer.known(*number, bytes.len() as u32),
+        None => writer.bytes(bytes),
+    })?;
+    let mut recipe = writer.finish()?.finish()?;
+    recipe.rewind()?;
+    Ok(recipe)
+}
+
+/// `None` where the file is not, or not any more, what it was taken for.
+fn unfit_is_none<T>(result: client::Result<T>) -> Outcome<Option<T>> {
+    let unfit = [Kind::NotFound, Kind::Conflict, Kind::InvalidParameter];
+    match result {
+        Err(client::Error::Api(error)) if unfit.contains(&error.kind) => Ok(None),
+        other => Ok(Some(other?)),
+    }
+}
+
+/// A file as the body of a request, and what reads it.
+fn body_of(
+    mut file: File,
+) -> (
+    impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+    JoinHandle<()>,
+) {
+    let (sender, mut pieces) = mpsc::channel::<io::Result<Bytes>>(4);
+    let reading = tokio::task::spawn_blocking(move || {
+        loop {
+            let mut piece = vec![0; 256 << 10];
+            match file.read(&mut piece) {
+                Ok(0) => return,
+                Ok(count) => {
+                    piece.truncate(count);
+                    if sender.blocking_send(Ok(piece.into())).is_err() {
+                        return;
+                    }
+                }
+                Err(error) => return drop(sender.blocking_send(Err(error))),
+            }
+        }
+    });
+    (
+        stream::poll_fn(move |context| pieces.poll_recv(context)),
+        reading,
+    )
+}
+
 fn missing_is_none<T>(result: client::Result<T>) -> Outcome<Option<T>> {
     match result {
         Ok(found) => Ok(Some(found)),
@@ -420,7 +557,8 @@ pub(crate) async fn upload(
         return Ok(());
     }
     let now = Files::collect(project, limit, &mut Cache::new())?;
-    let change = now.change_from(&Files::there(client, project).await?);
+    let old = Files::there(client, project).await?;
+    let change = now.change_from(&old);
     if change.is_empty() {
         eprintln!("files: nothing has changed");
         return Ok(());
@@ -434,7 +572,9 @@ pub(crate) async fn upload(
     if dry_run {
         return Ok(());
     }
-    now.send(client, project, &change).await
+    let sent = now.send(client, project, &old, &change).await?;
+    eprintln!("files: sent {}", term::bytes(sent));
+    Ok(())
 }
 
 /// Whether the files are on kraud's machine as they are: then nothing is sent.
