@@ -69,6 +69,9 @@ test_up_with_files() {
     (remote; docker compose up -d --wait >/dev/null 2>&1; eq "$(docker compose exec -T web cat /site/index.html)" third; docker compose down -v >/dev/null 2>&1)
     # Too much is said to be.
     head -c 3000000 /dev/zero >site/large; run kra up --upload-limit 1M; eq "$RC" 2; has "$ERR" 'site alone has'; rm site/large
+    # What has no end is not read to it, and what is no file is named.
+    truncate -s 1T site/large; run timeout 20 "$KRA" up; eq "$RC" 2; has "$ERR" 'site alone has 1'; rm site/large
+    sed "s#./app.conf:/etc/app.conf:ro#$KR_ENGINE:/s#" compose.yaml >socket.yaml; run kra up -f socket.yaml; eq "$RC" 2; has "$ERR" 'neither a file nor a folder'
     # Another project, and another tenant, do not.
     run as shop run --rm -v "$T/project/site:/x" local:1 true; ne "$RC" 0; has "$ERR" 'kra push uploads'
     tenant other; image_for other
@@ -120,6 +123,7 @@ test_one_by_one() {
     eq "$(comm -12 <(echo "$before") <(echo "$after") | wc -l)" 0
     eq "$(web -a | wc -l)" 3
     as shop exec roll-client-1 sort /seen | uniq -c >"$T/seen"
+    run kra up; eq "$RC" 0; hasnt "$ERR" 'taken over'; eq "$(web | sort)" "$after"
     matches "$(cat "$T/seen")" ' one'; matches "$(cat "$T/seen")" ' two'; hasnt "$(cat "$T/seen")" lost
     # One that does not become healthy: the old ones go on, and nothing of the new is left.
     stack three false

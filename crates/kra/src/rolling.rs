@@ -171,7 +171,9 @@ impl Docker {
             // Those that run are not touched by it.
             self.on("start", &old)?;
             eprintln!("{name}: the old containers are back");
-            return Err(failure);
+            return Err(failure.hint(
+                "where there is no room for one more, or only one may write: --strategy recreate stops the old ones first",
+            ));
         }
         self.on("stop", &old)?;
         self.on("rm", &old)?;

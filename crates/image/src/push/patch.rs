@@ -16,14 +16,14 @@ use chunk::{
 use rustix::{
     fs::{
         AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, fchmod, fchown, fstat,
-        futimens, openat, renameat, unlinkat,
+        futimens, linkat, openat, renameat, unlinkat,
     },
     io::Errno,
 };
 use types::{Error, Result, native::FilePut};
 
 use crate::{
-    fsutil::{kind, open_in_root, path},
+    fsutil::{kind, magic_path, open_in_root, path},
     layers::archive_error,
     names::{clean, split_last},
 };
@@ -63,6 +63,14 @@ fn there(root: BorrowedFd<'_>, wanted: &str) -> Result<There> {
 
 /// The chunks of a file, in their order.
 fn cut(file: &File) -> io::Result<Vec<(Hash, u64, u32)>> {
+    /// Bytes. The chunks of more than that take a while to find, and memory.
+    const LARGEST: u64 = 4 << 30;
+    let length = file.metadata()?.len();
+    if length > LARGEST {
+        return Err(crate::tar::bad(format!(
+            "a file of {length} bytes is sent as a whole; up to {LARGEST} its chunks are told"
+        )));
+    }
     let (mut found, mut at) = (Vec::new(), 0);
     Cutter::default().cut(file, |bytes| {
         found.push((Hash::of(bytes), at, bytes.len() as u32));
@@ -76,7 +84,7 @@ fn cut(file: &File) -> io::Result<Vec<(Hash, u64, u32)>> {
 pub fn file_chunks(root: BorrowedFd<'_>, wanted: &str) -> Result<Vec<u8>> {
     let there = there(root, wanted)?;
     let chunks =
-        cut(&there.file).map_err(|error| Error::wrap(format_args!("reading /{wanted}"), error))?;
+        cut(&there.file).map_err(|error| archive_error(&format!("reading /{wanted}"), &error))?;
     let mut prefixes = Vec::with_capacity(chunks.len() * Prefix::LENGTH);
     for (hash, ..) in chunks {
         prefixes.extend_from_slice(&hash.prefix().0);
@@ -84,19 +92,68 @@ pub fn file_chunks(root: BorrowedFd<'_>, wanted: &str) -> Result<Vec<u8>> {
     Ok(prefixes)
 }
 
-/// Removes what is left when something fails.
+/// A file in the making. Where the file system can do that it has no name until it is whole: then
+/// nothing is left of it, whatever happens.
 struct Temporary<'a> {
     parent: &'a OwnedFd,
-    name: String,
-    renamed: bool,
+    file: File,
+    /// The name that it has now.
+    name: Option<String>,
+}
+
+fn temporary_name() -> String {
+    format!(".kr-{}", &types::id::random_hex()[..16])
+}
+
+impl<'a> Temporary<'a> {
+    fn new(parent: &'a OwnedFd) -> io::Result<Self> {
+        let mode = Mode::from_raw_mode(0o600);
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let (file, name) = match openat(parent, ".", flags | OFlags::TMPFILE, mode) {
+            Ok(file) => (file, None),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {
+                let name = temporary_name();
+                let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+                (openat(parent, name.as_str(), flags, mode)?, Some(name))
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self {
+            parent,
+            file: file.into(),
+            name,
+        })
+    }
+
+    /// Takes the place of what has this name.
+    fn rename(mut self, to: &[u8]) -> io::Result<()> {
+        let name = match self.name.take() {
+            Some(name) => name,
+            None => {
+                let name = temporary_name();
+                linkat(
+                    rustix::fs::CWD,
+                    magic_path(&self.file),
+                    self.parent,
+                    name.as_str(),
+                    AtFlags::SYMLINK_FOLLOW,
+                )?;
+                name
+            }
+        };
+        renameat(self.parent, name.as_str(), self.parent, path(to)).inspect_err(|_| {
+            self.name = Some(name);
+        })?;
+        Ok(())
+    }
 }
 
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
-        if !self.renamed
-            && let Err(error) = unlinkat(self.parent, self.name.as_str(), AtFlags::empty())
+        if let Some(name) = self.name.take()
+            && let Err(error) = unlinkat(self.parent, name.as_str(), AtFlags::empty())
         {
-            tracing::warn!(name = %self.name, %error, "half a file stays in a volume");
+            tracing::warn!(%name, %error, "half a file stays in a volume");
         }
     }
 }
@@ -106,55 +163,34 @@ impl Drop for Temporary<'_> {
 pub fn file_put(root: BorrowedFd<'_>, put: &FilePut, recipe: impl Read) -> Result<()> {
     let there = there(root, &put.path)?;
     let failed = |error: io::Error| archive_error(&format!("writing /{}", put.path), &error);
-    let temporary = Temporary {
-        parent: &there.parent,
-        name: format!(".kr-{}", &types::id::random_hex()[..16]),
-        renamed: false,
-    };
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let new = openat(
-        temporary.parent,
-        temporary.name.as_str(),
-        flags,
-        Mode::from_raw_mode(0o600),
-    )
-    .map_err(|errno| failed(errno.into()))?;
-    let mut new = File::from(new);
+    if [put.uid, put.gid].contains(&u32::MAX) {
+        // To the kernel that means that it shall stay.
+        return Err(Error::invalid("invalid owner: there is no such id"));
+    }
     let recipe = super::decompress(recipe).map_err(failed)?;
     let recipe = BufReader::with_capacity(256 << 10, recipe);
-    let hash = fill(&there.file, recipe, &new, put.size).map_err(failed)?;
+    let mut new = Temporary::new(&there.parent).map_err(failed)?;
+    let hash = fill(&there.file, recipe, &new.file, put.size).map_err(failed)?;
     if hash.to_hex() != put.hash {
         return Err(Error::conflict(format!(
             "/{} has changed meanwhile, or was sent wrong",
             put.path
         )));
     }
-    let mut finish = || -> io::Result<()> {
-        if put.in_place {
-            // A new descriptor to write by: it is the same file.
-            let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let old = openat(&there.parent, path(&there.name), flags, Mode::empty())?;
-            let mut old = File::from(old);
-            new.rewind()?;
-            io::copy(&mut new, &mut old)?;
-            old.set_len(put.size)?;
-            return attributes(&old, put);
+    let finish = || -> io::Result<()> {
+        if !put.in_place {
+            attributes(&new.file, put)?;
+            return new.rename(&there.name);
         }
-        attributes(&new, put)
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let old = openat(&there.parent, path(&there.name), flags, Mode::empty())?;
+        let mut old = File::from(old);
+        new.file.rewind()?;
+        io::copy(&mut new.file, &mut old)?;
+        old.set_len(put.size)?;
+        attributes(&old, put)
     };
-    let mut temporary = temporary;
-    finish().map_err(failed)?;
-    if !put.in_place {
-        renameat(
-            &there.parent,
-            temporary.name.as_str(),
-            &there.parent,
-            path(&there.name),
-        )
-        .map_err(|errno| failed(errno.into()))?;
-        temporary.renamed = true;
-    }
-    Ok(())
+    finish().map_err(failed)
 }
 
 /// Writes what a recipe makes of `old`; returns the hash of it.

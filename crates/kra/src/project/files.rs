@@ -58,6 +58,115 @@ pub(crate) struct Files {
     files: BTreeMap<String, Entry>,
 }
 
+/// A walk through what one mount of a project has.
+struct Walk<'a> {
+    files: &'a mut Files,
+    ignore: Ignore,
+    cache: &'a mut Cache,
+    root: &'a Path,
+    /// Bytes of this mount, and of all so far.
+    own: u64,
+    bytes: u64,
+    limit: u64,
+}
+
+impl Walk<'_> {
+    /// Files, folders and links of a project, at the most.
+    const MOST: usize = 100_000;
+
+    fn too_much(&self, what: &str) -> Failure {
+        Failure::usage(format!(
+            "the files that the project mounts are more than {what} ({} alone has {} or more): keep data in a volume, leave files out by .dockerignore, or give a larger --upload-limit",
+            self.root.display(),
+            term::bytes(self.own)
+        ))
+    }
+
+    fn count(&mut self, bytes: u64) -> Outcome {
+        self.own += bytes;
+        self.bytes += bytes;
+        if self.bytes > self.limit {
+            return Err(self.too_much(&term::bytes(self.limit)));
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, key: String, entry: Entry) -> Outcome {
+        self.files.files.insert(key, entry);
+        if self.files.files.len() > Self::MOST {
+            return Err(self.too_much(&format!("{} files", Self::MOST)));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, path: &Path) -> Outcome {
+        let is_root = path == self.root;
+        let left_out = !is_root && self.ignore.leaves_out(path);
+        let key = key(path);
+        // What a root leads to is what docker mounts.
+        let facts = if is_root {
+            fs::metadata(path)
+        } else {
+            fs::symlink_metadata(path)
+        };
+        let facts = match facts {
+            // docker makes a folder of what is not there.
+            Err(error) if is_root && error.kind() == io::ErrorKind::NotFound => {
+                let folder = Entry::Folder {
+                    mode: 0o755,
+                    uid: 0,
+                    gid: 0,
+                };
+                return self.put(key, folder);
+            }
+            // It was there when its folder was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(reading(path))?,
+        };
+        if facts.is_dir() {
+            if left_out && !self.ignore.takes_back() {
+                return Ok(());
+            }
+            if !left_out {
+                let folder = Entry::Folder {
+                    mode: facts.permissions().mode() & 0o7777,
+                    uid: facts.uid(),
+                    gid: facts.gid(),
+                };
+                self.put(key, folder)?;
+            }
+            for entry in fs::read_dir(path).map_err(reading(path))? {
+                let entry = entry.map_err(reading(path))?;
+                self.add(&entry.path())?;
+            }
+        } else if left_out {
+            return Ok(());
+        } else if facts.is_symlink() {
+            let to = fs::read_link(path).map_err(reading(path))?;
+            let to = to.to_string_lossy().into_owned();
+            self.put(key, Entry::Link { to })?;
+        } else if facts.is_file() {
+            // Before it is read: it may be without an end.
+            self.count(facts.len())?;
+            let file = Entry::File {
+                mode: facts.permissions().mode() & 0o7777,
+                uid: facts.uid(),
+                gid: facts.gid(),
+                size: facts.len(),
+                hash: hash(path, &facts, self.cache)?,
+            };
+            self.put(key, file)?;
+        } else if is_root {
+            return Err(Failure::usage(format!(
+                "{} is neither a file nor a folder, and cannot be sent",
+                path.display()
+            )));
+        }
+        // Sockets, pipes and devices in folders mean nothing on another machine.
+        Ok(())
+    }
+}
+
 /// Hashes of files that have not changed since they were read.
 pub(crate) type Cache = HashMap<PathBuf, (SystemTime, u64, u64, String)>;
 
@@ -88,27 +197,23 @@ fn reading(path: &Path) -> impl Fn(io::Error) -> Failure + '_ {
 
 impl Files {
     /// The files that the services of a project mount. Fails when they are more than `limit`
-    /// bytes.
+    /// bytes, or too many.
     pub(crate) fn collect(project: &Project, limit: u64, cache: &mut Cache) -> Outcome<Self> {
         let mut files = Self::default();
-        let mut sizes = BTreeMap::new();
+        let mut bytes = 0;
         for root in project.local_paths() {
             let ignore = Ignore::nearest(&root, &project.folder).map_err(reading(&root))?;
-            let before = files.bytes();
-            files.add(&root, &ignore, true, cache)?;
-            sizes.insert(root, files.bytes() - before);
-            if files.bytes() > limit {
-                let (largest, size) = sizes
-                    .iter()
-                    .max_by_key(|(_, size)| **size)
-                    .map(|(path, size)| (path.display().to_string(), *size))
-                    .unwrap_or_default();
-                return Err(Failure::usage(format!(
-                    "the files that the project mounts are more than {} ({largest} alone has {}): keep data in a volume, leave files out by .dockerignore, or give a larger --upload-limit",
-                    term::bytes(limit),
-                    term::bytes(size)
-                )));
-            }
+            let mut walk = Walk {
+                files: &mut files,
+                ignore,
+                cache,
+                root: &root,
+                own: 0,
+                bytes,
+                limit,
+            };
+            walk.add(&root)?;
+            bytes = walk.bytes;
         }
         Ok(files)
     }
@@ -119,66 +224,6 @@ impl Files {
             _ => 0,
         };
         self.files.values().map(size).sum()
-    }
-
-    fn add(&mut self, path: &Path, ignore: &Ignore, is_root: bool, cache: &mut Cache) -> Outcome {
-        let left_out = !is_root && ignore.leaves_out(path);
-        let key = key(path);
-        // What a root leads to is what docker mounts.
-        let facts = if is_root {
-            fs::metadata(path)
-        } else {
-            fs::symlink_metadata(path)
-        };
-        let facts = match facts {
-            // docker makes a folder of what is not there.
-            Err(error) if is_root && error.kind() == io::ErrorKind::NotFound => {
-                let folder = Entry::Folder {
-                    mode: 0o755,
-                    uid: 0,
-                    gid: 0,
-                };
-                self.files.insert(key, folder);
-                return Ok(());
-            }
-            // It was there when its folder was listed.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(reading(path))?,
-        };
-        if facts.is_dir() {
-            if left_out && !ignore.takes_back() {
-                return Ok(());
-            }
-            if !left_out {
-                let folder = Entry::Folder {
-                    mode: facts.permissions().mode() & 0o7777,
-                    uid: facts.uid(),
-                    gid: facts.gid(),
-                };
-                self.files.insert(key, folder);
-            }
-            for entry in fs::read_dir(path).map_err(reading(path))? {
-                let entry = entry.map_err(reading(path))?;
-                self.add(&entry.path(), ignore, false, cache)?;
-            }
-        } else if left_out {
-            return Ok(());
-        } else if facts.is_symlink() {
-            let to = fs::read_link(path).map_err(reading(path))?;
-            let to = to.to_string_lossy().into_owned();
-            self.files.insert(key, Entry::Link { to });
-        } else if facts.is_file() {
-            let file = Entry::File {
-                mode: facts.permissions().mode() & 0o7777,
-                uid: facts.uid(),
-                gid: facts.gid(),
-                size: facts.len(),
-                hash: hash(path, &facts, cache)?,
-            };
-            self.files.insert(key, file);
-        }
-        // Sockets, pipes and devices mean nothing on another machine.
-        Ok(())
     }
 
     /// What has to be done when kraud has `old`.
@@ -531,7 +576,8 @@ fn hash(path: &Path, facts: &Metadata, cache: &mut Cache) -> Outcome<String> {
         return Ok(hash.clone());
     }
     let file = File::open(path).map_err(reading(path))?;
-    let (hash, _) = Hash::of_stream(file).map_err(reading(path))?;
+    // As much as was counted: some files of the kernel's go on for ever.
+    let (hash, _) = Hash::of_stream(file.take(facts.len())).map_err(reading(path))?;
     let hash = hash.to_hex();
     cache.insert(
         path.to_owned(),
