@@ -18,7 +18,7 @@ use std::fmt;
 
 pub use self::{
     cutter::{Cutter, MAX},
-    list::{Builder as ListBuilder, List, Place, Prefix},
+    list::{Builder as ListBuilder, List, Place, Prefix, Starts},
 };
 
 /// BLAKE3 of a chunk's bytes.
@@ -56,6 +56,12 @@ impl Hash {
         let (whole, rest) = bytes.as_chunks::<{ Self::LENGTH }>();
         rest.is_empty()
             .then(|| whole.iter().copied().map(Self).collect())
+    }
+
+    /// Its first eight bytes as a number.
+    pub fn start(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 
     /// Its first bytes: enough to tell the chunks of a few layers apart.

@@ -102,6 +102,12 @@ impl List {
         Some(self.sorted[at] as usize)
     }
 
+    /// The first eight bytes of the hashes, sorted.
+    pub fn starts(&self) -> Starts {
+        let start = |number: &u32| self.entries[*number as usize].hash.start();
+        Starts(self.sorted.iter().map(start).collect())
+    }
+
     /// The starts of the hashes, in order.
     pub fn prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {
         self.entries.iter().map(|entry| entry.hash.prefix())
@@ -175,6 +181,22 @@ impl List {
     }
 }
 
+/// What a list has, in little memory: enough to say that a chunk is not in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Starts(Box<[u64]>);
+
+impl Starts {
+    /// Whether the list may have a chunk; false is certain.
+    pub fn may_have(&self, hash: &Hash) -> bool {
+        self.0.binary_search(&hash.start()).is_ok()
+    }
+
+    /// Bytes that it takes in memory, about.
+    pub fn weight(&self) -> usize {
+        size_of_val(&*self.0)
+    }
+}
+
 /// A list in the making.
 #[derive(Debug)]
 pub struct Builder(List);
@@ -222,6 +244,8 @@ mod tests {
         assert_eq!((two.path, two.offset, two.length), (&b"a"[..], 3, 3));
         assert_eq!(place(b"three").unwrap().path, b"dir/b");
         assert!(place(b"four").is_none());
+        let starts = list.starts();
+        assert!(starts.may_have(&Hash::of(b"two")) && !starts.may_have(&Hash::of(b"four")));
         assert_eq!(list.prefixes().count(), 3);
         assert_eq!(list.place(3), None);
     }

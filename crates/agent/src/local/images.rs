@@ -221,10 +221,10 @@ impl NodeImages for LocalImages {
         blocking(move || {
             let space = images.0.spaces.of(&space)?;
             let all = &images.0.lists;
-            let (mut lists, mut unlisted) = (Vec::new(), Vec::new());
+            let (mut listed, mut unlisted) = (Vec::new(), Vec::new());
             for layer in own {
-                match all.known(&layer) {
-                    Some(list) => lists.push(list),
+                match all.starts(&layer) {
+                    Some(starts) => listed.push((layer, starts)),
                     None => unlisted.push(layer),
                 }
             }
@@ -232,7 +232,12 @@ impl NodeImages for LocalImages {
             // has not.
             all.soon(unlisted);
             let missing = |hash: &chunk::Hash| {
-                !space.has(hash) && lists.iter().all(|list| list.find(hash).is_none())
+                let has = |layer| {
+                    all.known(layer)
+                        .is_some_and(|list| list.find(hash).is_some())
+                };
+                let mut may = listed.iter().filter(|(_, starts)| starts.may_have(hash));
+                !space.has(hash) && !may.any(|(layer, _)| has(layer))
             };
             Ok(hashes.iter().map(|hash| missing(hash).into()).collect())
         })

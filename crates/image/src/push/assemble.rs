@@ -13,7 +13,7 @@ use std::{
 };
 
 use chunk::{
-    Hash, List, Place,
+    Hash, List, Place, Starts,
     recipe::{self, Step},
 };
 use rustix::fs::OFlags;
@@ -64,6 +64,7 @@ pub fn assemble(
         bases,
         lists: assembly.lists.clone(),
         own: assembly.own.to_vec(),
+        starts: vec![None; assembly.own.len()],
         opened: HashMap::new(),
         row: (0, 0),
         ready: Vec::new(),
@@ -106,6 +107,8 @@ struct Tar<R> {
     lists: Lists,
     /// Other layers of the sender's, opened when a chunk is found in one.
     own: Vec<Digest>,
+    /// What those may have, as far as it is known.
+    starts: Vec<Option<Arc<Starts>>>,
     opened: HashMap<usize, Source>,
     /// Number and count of what is left of a row of known chunks.
     row: (u64, u64),
@@ -199,6 +202,13 @@ impl<R: io::BufRead> Tar<R> {
         }
         for at in 0..self.own.len() {
             // Where nobody has listed the chunks yet the sender was told that they are missing.
+            if self.starts[at].is_none() {
+                self.starts[at] = self.lists.starts(&self.own[at]);
+            }
+            let may_have = |starts: &Arc<Starts>| starts.may_have(hash);
+            if !self.starts[at].as_ref().is_some_and(may_have) {
+                continue;
+            }
             let Some(list) = self.lists.known(&self.own[at]) else {
                 continue;
             };

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use chunk::{Cutter, Hash, List};
+use chunk::{Cutter, Hash, List, Starts};
 use rustix::fs::{FileType, Mode, OFlags, openat};
 use types::{Digest, Error, Result, error::ResultExt as _};
 
@@ -20,7 +20,7 @@ use crate::{
 
 /// The file of a layer's directory.
 const FILE: &str = "chunks";
-/// Lists in memory, bytes together.
+/// Lists in memory, and starts of hashes, bytes together.
 const WEIGHT: usize = 64 << 20;
 
 /// The lists of a layer store. Cheap to clone.
@@ -30,7 +30,10 @@ pub struct Lists(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     layers: Arc<LayerStore>,
-    kept: Mutex<Kept>,
+    kept: Mutex<Kept<List>>,
+    /// Whoever has pushed for a year has hundreds of layers: their lists are not all in memory, and
+    /// most chunks that are asked about are in none.
+    starts: Mutex<Kept<Starts>>,
     /// Those that are made just now: a second one who wants it waits for it.
     making: Mutex<Making>,
     later: Mutex<Later>,
@@ -63,35 +66,47 @@ impl fmt::Debug for Later {
     }
 }
 
-/// Lists that were used lately.
-#[derive(Debug, Default)]
-struct Kept {
-    lists: HashMap<Digest, (u64, Arc<List>)>,
+/// What was used lately, up to a weight; the rest is read again when it is asked for.
+#[derive(Debug)]
+struct Kept<T> {
+    of: HashMap<Digest, (u64, Arc<T>)>,
+    weigh: fn(&T) -> usize,
     weight: usize,
+    most: usize,
     clock: u64,
 }
 
-impl Kept {
-    fn get(&mut self, layer: &Digest) -> Option<Arc<List>> {
-        self.clock += 1;
-        let (used, list) = self.lists.get_mut(layer)?;
-        *used = self.clock;
-        Some(list.clone())
+impl<T> Kept<T> {
+    fn new(weigh: fn(&T) -> usize, most: usize) -> Self {
+        Self {
+            of: HashMap::new(),
+            weigh,
+            weight: 0,
+            most,
+            clock: 0,
+        }
     }
 
-    fn put(&mut self, layer: &Digest, list: &Arc<List>) {
+    fn get(&mut self, layer: &Digest) -> Option<Arc<T>> {
         self.clock += 1;
-        self.weight += list.weight();
-        if let Some((_, old)) = self.lists.insert(layer.clone(), (self.clock, list.clone())) {
-            self.weight -= old.weight();
+        let (used, kept) = self.of.get_mut(layer)?;
+        *used = self.clock;
+        Some(kept.clone())
+    }
+
+    fn put(&mut self, layer: &Digest, new: &Arc<T>) {
+        self.clock += 1;
+        self.weight += (self.weigh)(new);
+        if let Some((_, old)) = self.of.insert(layer.clone(), (self.clock, new.clone())) {
+            self.weight -= (self.weigh)(&old);
         }
-        while self.weight > WEIGHT && self.lists.len() > 1 {
-            let oldest = self.lists.iter().min_by_key(|(_, (used, _))| *used);
+        while self.weight > self.most && self.of.len() > 1 {
+            let oldest = self.of.iter().min_by_key(|(_, (used, _))| *used);
             let Some(oldest) = oldest.map(|(layer, _)| layer.clone()) else {
                 return;
             };
-            if let Some((_, gone)) = self.lists.remove(&oldest) {
-                self.weight -= gone.weight();
+            if let Some((_, gone)) = self.of.remove(&oldest) {
+                self.weight -= (self.weigh)(&gone);
             }
         }
     }
@@ -102,7 +117,8 @@ impl Lists {
     pub fn new(layers: Arc<LayerStore>) -> Self {
         Self(Arc::new(Inner {
             layers,
-            kept: Mutex::default(),
+            kept: Mutex::new(Kept::new(List::weight, WEIGHT)),
+            starts: Mutex::new(Kept::new(Starts::weight, WEIGHT)),
             making: Mutex::default(),
             later: Mutex::default(),
         }))
@@ -150,6 +166,16 @@ impl Lists {
         let list = Arc::new(List::read(&mut BufReader::with_capacity(256 << 10, file)).ok()?);
         lock(&self.0.kept).put(layer, &list);
         Some(list)
+    }
+
+    /// What a layer may have, if it has been listed.
+    pub fn starts(&self, layer: &Digest) -> Option<Arc<Starts>> {
+        if let Some(starts) = lock(&self.0.starts).get(layer) {
+            return Some(starts);
+        }
+        let starts = Arc::new(self.known(layer)?.starts());
+        lock(&self.0.starts).put(layer, &starts);
+        Some(starts)
     }
 
     /// Has layers listed that are not, when nothing else is to be done.

@@ -71,12 +71,12 @@ impl View {
         } else {
             ProgressBar::hidden()
         };
-        let template = "{msg} [{bar:30}] {binary_bytes} of {binary_total_bytes}, {saved} saved";
+        let template = "{msg} [{bar:30}] {decimal_bytes} of {decimal_total_bytes}, {saved} saved";
         if let Ok(style) = ProgressStyle::with_template(template) {
             let counter = sent.clone();
             let saved = move |state: &ProgressState, to: &mut dyn std::fmt::Write| {
                 let saved = state.pos().saturating_sub(counter.load(Ordering::Relaxed));
-                let _ = write!(to, "{}", term::bytes(saved));
+                let _ = to.write_str(&megabytes(saved));
             };
             bar.set_style(style.progress_chars("=> ").with_key("saved", saved));
         }
