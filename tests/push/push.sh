@@ -94,6 +94,22 @@ test_interrupted() {
     until_eq 10 0 sh -c 'find "$1" -type f | wc -l' - "$KRAUD_TEST_DIR/data/push"
 }
 
+# Two builds of a tenant that have a new layer in common, at the same time.
+test_two_at_once() {
+    tenant shop; export KR_ACCESS_TOKEN=$TOKEN
+    local round; for round in 1 2 3; do
+        mkdir "$T/common" "$T/a" "$T/b"; head -c 12000000 /dev/urandom >"$T/common/blob"; head -c 3000000 /dev/urandom >"$T/a/own"; echo b >"$T/b/own"
+        archive "$T/a.tar" "a:$round" "$T/common" "$T/a"; archive "$T/b.tar" "b:$round" "$T/b" "$T/common"
+        "$KRA" push --archive "$T/a.tar" >"$T/a.out" 2>&1 & local first=$!
+        "$KRA" push --archive "$T/b.tar" >"$T/b.out" 2>&1 || { cat "$T/b.out"; fail 'the second push failed'; }
+        wait $first || { cat "$T/a.out"; fail 'the first push failed'; }
+        eq "$(as shop run --rm "a:$round" sha256sum /blob | cut -c1-64)" "$(sha256sum <"$T/common/blob" | cut -c1-64)"
+        eq "$(as shop run --rm "b:$round" cat /own)" b
+        rm -r "$T/common" "$T/a" "$T/b" "$T/a.tar" "$T/b.tar"
+    done
+    until_eq 10 0 sh -c 'find "$1" -type f | wc -l' - "$KRAUD_TEST_DIR/data/push"
+}
+
 # Nobody uses, or learns of, what only others have.
 test_possession() {
     tenant owner; local owner=$TOKEN; tenant thief; local thief=$TOKEN
