@@ -18,10 +18,10 @@ use types::{
 use crate::record::{Image, ImageRecord, References, TagRecord};
 
 /// Parsed images by their key, with the revision they were read at.
+type Cache = Arc<Mutex<HashMap<String, (Revision, Arc<Image>)>>>;
+
 /// Aliases that are kept of an image.
 const ALIASES: usize = 16;
-
-type Cache = Arc<Mutex<HashMap<String, (Revision, Arc<Image>)>>>;
 
 /// The images of all namespaces, as the cluster's store has them. Cheap to clone.
 #[derive(Clone)]

@@ -15,7 +15,10 @@ use catalog::{Image, Index};
 use types::{
     Digest, Error, Namespace, Result,
     image::{LayerRef, NewImage},
-    native::{PushBegin, PushCommit, PushNeeds, PushPlan, PushReceived, PushedImage, PushedLayer},
+    native::{
+        PushBegin, PushCommit, PushImage, PushNeeds, PushPlan, PushReceived, PushedImage,
+        PushedLayer,
+    },
 };
 
 use crate::{Engine, Scope, library::Held};
@@ -84,9 +87,22 @@ impl Table {
         None
     }
 
+    /// Of a namespace the latest few are remembered: names of pushes are what the sender says.
     fn refuse(&self, ns: &Namespace, session: &str) {
+        const MOST: usize = 64;
+        let mut table = self.lock();
+        let refused = &mut table.refused;
+        refused.insert((ns.clone(), session.to_owned()), Instant::now());
+        let own = || refused.iter().filter(|((of, _), _)| of == ns);
+        if own().count() > MOST {
+            let oldest = own().min_by_key(|(_, at)| **at).map(|(key, _)| key.clone());
+            oldest.and_then(|key| refused.remove(&key));
+        }
+    }
+
+    fn is_refused(&self, ns: &Namespace, session: &str) -> bool {
         let key = (ns.clone(), session.to_owned());
-        self.lock().refused.insert(key, Instant::now());
+        self.lock().refused.contains_key(&key)
     }
 
     fn forget_refused(&self) {
@@ -107,6 +123,10 @@ fn session(text: &str) -> Result<&str> {
     }
 }
 
+fn refused() -> Error {
+    Error::forbidden("another part of this push was more than there is room for")
+}
+
 /// Whether a quota was in the way.
 fn is_too_much<T>(outcome: &Result<T>) -> bool {
     matches!(outcome, Err(error) if error.kind == types::Kind::Forbidden)
@@ -121,17 +141,21 @@ impl Engine {
         let mut images = Vec::new();
         let mut needed: HashSet<&Digest> = HashSet::new();
         for image in &wanted.images {
-            let known = known_image(&index, &image.id).is_some();
+            let known = known_image(&index, image);
             let missing: Vec<Digest> = image
                 .layers
                 .iter()
                 .filter(|layer| {
-                    !known && !own.contains(layer) && self.pushes.get(ns, layer).is_none()
+                    known.is_none() && !own.contains(layer) && self.pushes.get(ns, layer).is_none()
                 })
                 .cloned()
                 .collect();
             needed.extend(&image.layers);
-            images.push(PushNeeds { known, missing });
+            images.push(PushNeeds {
+                known: known.is_some(),
+                id: known.map(|image| image.id.clone()),
+                missing,
+            });
         }
         let mut bases = Vec::new();
         for (image, needs) in wanted.images.iter().zip(&images) {
@@ -201,6 +225,9 @@ impl Engine {
         let ns = &scope.namespace;
         let room = self.images.room(ns).await?.unwrap_or(ROOM);
         let (node, name) = (self.images.node(), session(name)?);
+        if self.pushes.is_refused(ns, name) {
+            return Err(refused());
+        }
         let received = node.push_receive(ns.as_str(), name, chunks, room).await;
         if is_too_much(&received) {
             self.push_refused(ns, name).await?;
@@ -242,12 +269,10 @@ impl Engine {
             held: self.images.held(made.hold),
             at: Instant::now(),
         };
-        if let Some(refused) = self.pushes.put(ns, name, brought) {
+        if let Some(gone) = self.pushes.put(ns, name, brought) {
             let diff_id = layer.diff_id.clone();
-            self.drop_brought(vec![(diff_id, refused.held)]).await;
-            return Err(Error::forbidden(
-                "another part of this push was more than there is room for",
-            ));
+            self.drop_brought(vec![(diff_id, gone.held)]).await;
+            return Err(refused());
         }
         Ok(PushedLayer {
             layer: layer.diff_id,
@@ -267,12 +292,11 @@ impl Engine {
             ..
         } = wanted;
         let index = self.catalog.index(ns).await?;
-        if let Some(known) = known_image(&index, &id)
+        if let Some(known) = index.images.get(&id)
             && alias
                 .as_ref()
                 .is_none_or(|alias| known.aliases.contains(alias))
         {
-            let id = known.id.clone();
             self.image_tag(scope, id.as_str(), &reference).await?;
             return Ok(PushedImage { id, reference });
         }
@@ -368,15 +392,14 @@ impl Engine {
     }
 }
 
-/// An image of a namespace by its id or alias.
-fn known_image<'a>(index: &'a Index, id: &Digest) -> Option<&'a Arc<Image>> {
-    let by_alias = || {
-        index
-            .images
-            .values()
-            .find(|image| image.aliases.contains(id))
+/// An image that a namespace has, by its id or alias. An alias may be that of an index, which is the
+/// same on all platforms: the layers tell them apart.
+fn known_image<'a>(index: &'a Index, wanted: &PushImage) -> Option<&'a Arc<Image>> {
+    let by_alias = |image: &&Arc<Image>| {
+        image.aliases.contains(&wanted.id) && image.diff_ids() == wanted.layers
     };
-    index.images.get(id).or_else(by_alias)
+    let by_id = index.images.get(&wanted.id);
+    by_id.or_else(|| index.images.values().find(by_alias))
 }
 
 /// The layers that a configuration names (OCI image specification, `rootfs.diff_ids`).

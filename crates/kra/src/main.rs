@@ -65,7 +65,14 @@ fn start(cli: Cli) -> Outcome {
                     (_, None) => Ok(()),
                 }
             } => outcome,
-            _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
+            _ = tokio::signal::ctrl_c() => {
+                tokio::select! {
+                    () = rolling::wind_up() => {}
+                    // Whoever says it twice means it.
+                    _ = tokio::signal::ctrl_c() => {}
+                }
+                Err(Failure::interrupted())
+            }
         }
     });
     // A thread that still waits for a file or a socket must not hold up the end.

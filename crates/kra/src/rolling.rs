@@ -5,41 +5,82 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
 use crate::{
     exit::{Failure, Outcome},
-    project::{Order, Project, compose},
+    project::{Condition, Order, Project, compose},
     up::with,
 };
 
-/// docker and docker compose, for the kraud of a session.
+/// Containers are being replaced: the end of the program waits until those are back that have to.
+static REPLACING: AtomicBool = AtomicBool::new(false);
+/// The user wants it to end.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// The user has pressed ctrl-C: waits until no service is half replaced.
+pub(crate) async fn wind_up() {
+    INTERRUPTED.store(true, Ordering::SeqCst);
+    while REPLACING.load(Ordering::SeqCst) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// While it is there containers are being replaced.
+struct Replacing;
+
+impl Replacing {
+    fn new() -> Self {
+        REPLACING.store(true, Ordering::SeqCst);
+        Self
+    }
+}
+
+impl Drop for Replacing {
+    fn drop(&mut self) {
+        REPLACING.store(false, Ordering::SeqCst);
+    }
+}
+
+fn not_interrupted() -> Outcome {
+    match INTERRUPTED.load(Ordering::SeqCst) {
+        true => Err(Failure::interrupted()),
+        false => Ok(()),
+    }
+}
+
+/// docker and docker compose, for a project on the kraud of a session.
 #[derive(Debug, Clone)]
 pub(crate) struct Docker {
     environment: Vec<(&'static str, String)>,
     files: Vec<PathBuf>,
+    project: String,
 }
 
 /// A service of several containers.
 #[derive(Debug)]
 pub(crate) struct Rolling {
     pub(crate) name: String,
-    /// Ids of those that run.
-    pub(crate) old: Vec<String>,
+    /// How many run.
+    pub(crate) running: usize,
     order: Order,
     /// Only docker compose may start its containers: it has more to do than to start them.
     by_compose: bool,
     /// Services that it needs and that are not replaced one by one.
-    needs: Vec<String>,
+    needs: Vec<(String, Condition)>,
 }
 
 /// The output of a command that must succeed.
 fn output(mut command: Command) -> Outcome<String> {
     let ran = command
         .stdin(Stdio::null())
+        // Ctrl-C is for this program, which has to put back what was there.
+        .process_group(0)
         .output()
         .map_err(|error| Failure::io("running docker", error))?;
     if !ran.status.success() {
@@ -54,10 +95,15 @@ fn ids(text: &str) -> Vec<String> {
 }
 
 impl Docker {
-    pub(crate) fn new(environment: Vec<(&'static str, String)>, files: &[PathBuf]) -> Self {
+    pub(crate) fn new(
+        environment: Vec<(&'static str, String)>,
+        files: &[PathBuf],
+        project: &Project,
+    ) -> Self {
         Self {
             environment,
             files: files.to_vec(),
+            project: project.name.clone(),
         }
     }
 
@@ -69,14 +115,21 @@ impl Docker {
         with(Command::new("docker"), &self.environment)
     }
 
-    /// Ids of a service's containers in one of these states, or of all.
-    fn containers(&self, service: &str, states: &[&str]) -> Outcome<Vec<String>> {
-        let mut command = self.compose();
-        command.args(["ps", "--all", "--quiet"]);
-        for state in states {
-            command.args(["--status", state]);
+    /// Ids of a service's containers in a state, or of all; not of those that `docker compose run`
+    /// has made.
+    fn containers(&self, service: &str, state: Option<&str>) -> Outcome<Vec<String>> {
+        let mut command = self.docker();
+        command.args(["ps", "--all", "--quiet", "--no-trunc"]);
+        let label = |name: &str, value: &str| format!("label=com.docker.compose.{name}={value}");
+        let mut filters = vec![
+            label("project", &self.project),
+            label("service", service),
+            label("oneoff", "False"),
+        ];
+        filters.extend(state.map(|state| format!("status={state}")));
+        for filter in &filters {
+            command.args(["--filter", filter]);
         }
-        command.arg(service);
         Ok(ids(&output(command)?))
     }
 
@@ -90,23 +143,56 @@ impl Docker {
             if service.replicas() < 2 {
                 continue;
             }
-            let old = self.containers(name, &["running"])?;
-            if old.is_empty() {
+            let running = self.containers(name, Some("running"))?.len();
+            if running == 0 {
+                continue;
+            }
+            if service.has_last_words() {
+                eprintln!("{name}: has pre_stop hooks, so docker compose replaces all at once");
                 continue;
             }
             found.push(Rolling {
                 name: name.to_owned(),
-                old,
+                running,
                 order: service.order(),
                 by_compose: project.is_filled_at_start(service),
-                needs: service.needs().map(str::to_owned).collect(),
+                needs: project.needs(service),
             });
         }
         let names: BTreeSet<String> = found.iter().map(|one| one.name.clone()).collect();
         for one in &mut found {
-            one.needs.retain(|name| !names.contains(name));
+            one.needs.retain(|(name, _)| !names.contains(name));
         }
         Ok(found)
+    }
+
+    /// Brings up what a service needs, and waits until it is as it is needed; `brought` knows what
+    /// has been before. What ends by itself runs again with the last `docker compose up`, as it
+    /// does with every one.
+    fn bring_needs(
+        &self,
+        service: &Rolling,
+        brought: &mut BTreeSet<String>,
+        patience: Duration,
+    ) -> Outcome {
+        let names = service.needs.iter().map(|(name, _)| name);
+        let fresh: Vec<&String> = names.filter(|name| !brought.contains(*name)).collect();
+        if !fresh.is_empty() {
+            let mut needed = self.compose();
+            needed.args(["up", "--detach"]).args(&fresh);
+            output(needed)?;
+            brought.extend(fresh.into_iter().cloned());
+        }
+        for (name, condition) in &service.needs {
+            for id in self.containers(name, None)? {
+                match condition {
+                    Condition::Started => {}
+                    Condition::Healthy => self.wait_until_healthy(name, &id, patience)?,
+                    Condition::Completed => self.wait_until_ended(name, &id, patience)?,
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Which of a service's containers are as the project wants them now.
@@ -138,70 +224,87 @@ impl Docker {
     }
 
     /// Replaces the containers of a service that are not up to date. Each new one has to become
-    /// healthy before the next; when one does not, all new ones go, and the old ones run as
-    /// before.
-    pub(crate) fn replace(&self, service: &Rolling, patience: Duration) -> Outcome {
-        let fresh = self.up_to_date(&service.name, &service.old)?;
-        let old: Vec<&String> = service
-            .old
-            .iter()
-            .filter(|id| fresh.get(*id) == Some(&false))
+    /// healthy before the next; when one does not, or the user interrupts, all new ones go, and
+    /// old ones that have stopped start again.
+    pub(crate) fn replace(
+        &self,
+        service: &Rolling,
+        brought: &mut BTreeSet<String>,
+        patience: Duration,
+    ) -> Outcome {
+        let name = &service.name;
+        let running = self.containers(name, Some("running"))?;
+        let fresh = self.up_to_date(name, &running)?;
+        let old: Vec<String> = running
+            .into_iter()
+            .filter(|id| fresh.get(id) == Some(&false))
             .collect();
         if old.is_empty() {
             return Ok(());
         }
-        if !service.needs.is_empty() {
-            let mut needed = self.compose();
-            needed.args(["up", "--detach"]).args(&service.needs);
-            output(needed)?;
-        }
-        // What an earlier kra that was interrupted has made and not started.
-        let left = self.containers(&service.name, &["created"])?;
-        self.on("rm", &left)?;
+        self.bring_needs(service, brought, patience)?;
+        not_interrupted()?;
+        // What an earlier kra that was killed has made and not started.
+        let left = self.containers(name, Some("created"))?;
+        self.on(&["rm", "--volumes"], &left)?;
+        let _replacing = Replacing::new();
         let mut made = Vec::new();
         let replaced = if service.by_compose {
-            self.beside(&service.name, &old, patience, &mut made)
+            self.beside(name, &old, patience, &mut made)
         } else {
             self.in_turn(service, &old, patience, &mut made)
         };
-        let (name, count) = (&service.name, old.len());
         if let Err(failure) = replaced {
-            self.on("stop", &made)?;
-            self.on("rm", &made)?;
-            // Those that run are not touched by it.
-            self.on("start", &old)?;
-            eprintln!("{name}: the old containers are back");
+            self.put_back(name, &old, &made);
             return Err(failure.hint(
                 "where there is no room for one more, or only one may write: --strategy recreate stops the old ones first",
             ));
         }
-        self.on("stop", &old)?;
-        self.on("rm", &old)?;
-        eprintln!("{name}: {count} old containers are gone");
+        self.on(&["stop"], &old)?;
+        self.on(&["rm"], &old)?;
+        eprintln!("{name}: {} old containers are gone", old.len());
         Ok(())
     }
 
+    /// The new containers go, and the old ones run as before. One that is in the way of that is in
+    /// nobody else's.
+    fn put_back(&self, name: &str, old: &[String], made: &[String]) {
+        let mut whole = true;
+        let mut each = |verb: &[&str], containers: &[String]| {
+            for id in containers {
+                if let Err(failure) = self.on(verb, &[id]) {
+                    failure.say();
+                    whole = false;
+                }
+            }
+        };
+        each(&["stop"], made);
+        // Those that run are not touched by it.
+        each(&["start"], old);
+        each(&["rm", "--volumes"], made);
+        match whole {
+            true => eprintln!("{name}: the old containers are back"),
+            false => eprintln!("{name}: not all is as it was; see docker compose ps --all"),
+        }
+    }
+
     /// One new container starts, and when it is healthy one old one stops; the other way round
-    /// where the project says so. There are never more of them than one beside what is wanted.
+    /// where the project says so. One more runs meanwhile, or one less.
     fn in_turn(
         &self,
         service: &Rolling,
-        old: &[&String],
+        old: &[String],
         patience: Duration,
         made: &mut Vec<String>,
     ) -> Outcome {
         let name = &service.name;
-        let before = self.containers(name, &[])?;
-        if !service.needs.is_empty() {
-            // Waits until what it needs is as it wants it.
-            self.scale(name, before.len(), &["--no-recreate"])?;
-        }
+        let before = self.containers(name, None)?;
         let grown = self.scale(
             name,
             before.len() + old.len(),
             &["--no-start", "--no-deps", "--no-recreate"],
         );
-        let after = self.containers(name, &[])?;
+        let after = self.containers(name, None)?;
         made.extend(after.into_iter().filter(|id| !before.contains(id)));
         grown?;
         if made.len() < old.len() {
@@ -212,13 +315,14 @@ impl Docker {
             )));
         }
         for (done, (new, old)) in (1..).zip(made.iter().zip(old)) {
+            not_interrupted()?;
             if service.order == Order::StopFirst {
-                self.on("stop", &[old])?;
+                self.on(&["stop"], &[old])?;
             }
-            self.on("start", &[new])?;
+            self.on(&["start"], &[new])?;
             self.wait_until_healthy(name, new, patience)?;
             if service.order == Order::StartFirst {
-                self.on("stop", &[old])?;
+                self.on(&["stop"], &[old])?;
             }
             eprintln!(
                 "{name}: {done} of {}: {} has taken over from {}",
@@ -236,28 +340,29 @@ impl Docker {
     fn beside(
         &self,
         name: &str,
-        old: &[&String],
+        old: &[String],
         patience: Duration,
         made: &mut Vec<String>,
     ) -> Outcome {
         for done in 1..=old.len() {
-            let before = self.containers(name, &[])?;
+            not_interrupted()?;
+            let before = self.containers(name, None)?;
             let grown = self.scale(name, before.len() + 1, &["--no-deps", "--no-recreate"]);
-            let after = self.containers(name, &[])?;
-            let new = after.into_iter().find(|id| !before.contains(id));
-            made.extend(new.clone());
+            let after = self.containers(name, None)?;
+            let new: Vec<String> = after
+                .into_iter()
+                .filter(|id| !before.contains(id))
+                .collect();
+            made.extend(new.iter().cloned());
             grown?;
-            let Some(new) = new else {
+            let [new] = new.as_slice() else {
                 return Err(Failure::failed(format!(
-                    "{name}: docker compose has started no new container"
+                    "{name}: docker compose was to make one new container, and has made {}",
+                    new.len()
                 )));
             };
-            self.wait_until_healthy(name, &new, patience)?;
-            eprintln!(
-                "{name}: {done} of {}: {} is healthy",
-                old.len(),
-                short(&new)
-            );
+            self.wait_until_healthy(name, new, patience)?;
+            eprintln!("{name}: {done} of {}: {} is healthy", old.len(), short(new));
         }
         Ok(())
     }
@@ -296,6 +401,41 @@ impl Docker {
                 let why = format!("it was {state} after {} s", patience.as_secs());
                 return Err(self.unhealthy(service, id, &why));
             }
+            not_interrupted()?;
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
+
+    /// Waits for a container that does something and ends.
+    fn wait_until_ended(&self, service: &str, id: &str, patience: Duration) -> Outcome {
+        let begun = Instant::now();
+        loop {
+            let mut inspect = self.docker();
+            inspect.args([
+                "inspect",
+                "--format",
+                "{{.State.Status}} {{.State.ExitCode}}",
+                id,
+            ]);
+            let state = output(inspect)?;
+            match state.as_str() {
+                "exited 0" => return Ok(()),
+                state if state.starts_with("running") || state.starts_with("created") => {}
+                _ => {
+                    return Err(Failure::failed(format!(
+                        "{service}: {} is {state}",
+                        short(id)
+                    )));
+                }
+            }
+            if begun.elapsed() > patience {
+                return Err(Failure::failed(format!(
+                    "{service}: {} has not ended after {} s",
+                    short(id),
+                    patience.as_secs()
+                )));
+            }
+            not_interrupted()?;
             std::thread::sleep(Duration::from_millis(300));
         }
     }
@@ -309,19 +449,19 @@ impl Docker {
             .unwrap_or_default();
         let words = String::from_utf8_lossy(&words).trim().to_owned();
         Failure::failed(format!(
-            "{service}: the new container {} has not become healthy: {why}{}{words}",
+            "{service}: the container {} has not become healthy: {why}{}{words}",
             short(id),
             if words.is_empty() { "" } else { "\n" }
         ))
     }
 
     /// Does something with containers; with none, nothing.
-    fn on(&self, verb: &str, containers: &[impl AsRef<str>]) -> Outcome {
+    fn on(&self, verb: &[&str], containers: &[impl AsRef<str>]) -> Outcome {
         if containers.is_empty() {
             return Ok(());
         }
         let mut command = self.docker();
-        command.arg(verb);
+        command.args(verb);
         command.args(containers.iter().map(AsRef::as_ref));
         output(command).map(drop)
     }

@@ -3,7 +3,7 @@
 //! What a project is and how it is brought up is docker compose's business. Before it, kra sends
 //! what kraud lacks, and replaces services of several containers one by one.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, process::Command, time::Duration};
 
 use clap::{Args, ValueEnum};
 
@@ -131,7 +131,7 @@ pub(crate) async fn up(session: &Session, options: &Up) -> Outcome {
     need_plugin()?;
     let project = Project::load(&options.files)?;
     let environment = setup::environment(session).await?;
-    let docker = Docker::new(environment, &options.files);
+    let docker = Docker::new(environment, &options.files, &project);
     let rolling = match options.strategy {
         Strategy::Rolling => docker.rolling(&project)?,
         Strategy::Recreate => Vec::new(),
@@ -149,8 +149,7 @@ pub(crate) async fn up(session: &Session, options: &Up) -> Outcome {
     for service in &rolling {
         eprintln!(
             "{}: {} containers, replaced one by one if they are not up to date",
-            service.name,
-            service.old.len()
+            service.name, service.running
         );
     }
     if options.dry_run {
@@ -160,17 +159,20 @@ pub(crate) async fn up(session: &Session, options: &Up) -> Outcome {
     }
     // Only now it shows which are: images may have come.
     let patience = Duration::from_secs(options.wait_timeout);
-    for service in rolling {
-        let docker = docker.clone();
-        tokio::task::spawn_blocking(move || docker.replace(&service, patience))
-            .await
-            .unwrap_or_else(|error| {
-                Err(Failure::io(
-                    "replacing containers",
-                    std::io::Error::other(error),
-                ))
-            })?;
-    }
+    let replacing = docker.clone();
+    tokio::task::spawn_blocking(move || {
+        let mut brought = BTreeSet::new();
+        rolling
+            .iter()
+            .try_for_each(|service| replacing.replace(service, &mut brought, patience))
+    })
+    .await
+    .unwrap_or_else(|error| {
+        Err(Failure::io(
+            "replacing containers",
+            std::io::Error::other(error),
+        ))
+    })?;
     let mut last = docker.compose();
     last.args([
         "up",

@@ -108,7 +108,8 @@ fn mount(volume: &Volume, device: &Path, target: &Path, read_only: bool) -> Resu
         (_, true) => c"noload",
         (_, false) => c"discard",
     };
-    let mut flags = MountFlags::empty();
+    // What tenants make in a volume is nobody's device: not the daemon's either.
+    let mut flags = MountFlags::NODEV;
     if read_only {
         flags |= MountFlags::RDONLY;
     }

@@ -292,6 +292,7 @@ impl NodeImages for LocalImages {
         let (images, name) = (self.clone(), space.to_owned());
         let space = blocking(move || images.0.spaces.of(&name)).await?;
         let session = session.to_owned();
+        space.count_no_more(&session);
         // Listed before what was sent goes: others may have been told that it is there. Nobody
         // waits for it.
         self.0.lists.then(layers.to_vec(), move |lists| {

@@ -45,16 +45,21 @@ type Making = HashMap<Digest, Arc<Mutex<()>>>;
 /// What a thread of its own does, one after the other.
 #[derive(Default)]
 struct Later {
-    work: VecDeque<Work>,
-    /// Layers that are in `work` only to be listed.
+    /// Layers to list, and what goes on with their lists. It comes first.
+    then: VecDeque<(Vec<Digest>, GoOn)>,
+    work: VecDeque<Digest>,
+    /// Layers that are in `work`.
     queued: HashSet<Digest>,
     running: bool,
 }
 
-enum Work {
-    List(Digest),
-    /// Lists layers, and goes on with their lists.
-    Then(Vec<Digest>, GoOn),
+/// However the thread ends, the next work begins another one.
+struct Running<'a>(&'a Lists);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.0.later).running = false;
+    }
 }
 
 impl fmt::Debug for Later {
@@ -183,7 +188,7 @@ impl Lists {
         let mut later = lock(&self.0.later);
         for layer in layers {
             if later.queued.insert(layer.clone()) {
-                later.work.push_back(Work::List(layer));
+                later.work.push_back(layer);
             }
         }
         self.start(&mut later);
@@ -192,13 +197,12 @@ impl Lists {
     /// Has layers listed, and goes on with their lists; of those that are gone there is none.
     pub fn then(&self, layers: Vec<Digest>, go_on: impl FnOnce(&[Arc<List>]) + Send + 'static) {
         let mut later = lock(&self.0.later);
-        // Before those that nobody waits for.
-        later.work.push_front(Work::Then(layers, Box::new(go_on)));
+        later.then.push_back((layers, Box::new(go_on)));
         self.start(&mut later);
     }
 
     fn start(&self, later: &mut Later) {
-        if later.running || later.work.is_empty() {
+        if later.running || (later.then.is_empty() && later.work.is_empty()) {
             return;
         }
         let lists = self.clone();
@@ -224,23 +228,31 @@ impl Lists {
                 )
                 .ok()
         };
+        let running = Running(self);
         loop {
-            let next = {
+            let (then, layer) = {
                 let mut later = lock(&self.0.later);
-                let next = later.work.pop_front();
-                later.running = next.is_some();
-                next
+                let then = later.then.pop_front();
+                let layer = match then {
+                    Some(_) => None,
+                    None => later.work.pop_front(),
+                };
+                if then.is_none() && layer.is_none() {
+                    // Under the same lock: what comes now begins a thread of its own.
+                    later.running = false;
+                    drop(later);
+                    std::mem::forget(running);
+                    return;
+                }
+                (then, layer)
             };
-            match next {
-                None => return,
-                Some(Work::List(layer)) => {
-                    drop(list(&layer));
-                    lock(&self.0.later).queued.remove(&layer);
-                }
-                Some(Work::Then(layers, go_on)) => {
-                    let lists: Vec<_> = layers.iter().filter_map(list).collect();
-                    go_on(&lists);
-                }
+            if let Some((layers, go_on)) = then {
+                let lists: Vec<_> = layers.iter().filter_map(list).collect();
+                go_on(&lists);
+            }
+            if let Some(layer) = layer {
+                drop(list(&layer));
+                lock(&self.0.later).queued.remove(&layer);
             }
         }
     }

@@ -7,6 +7,7 @@ use std::{
         fd::{BorrowedFd, OwnedFd},
         unix::fs::FileExt as _,
     },
+    sync::{Mutex, PoisonError},
 };
 
 use chunk::{
@@ -15,8 +16,8 @@ use chunk::{
 };
 use rustix::{
     fs::{
-        AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, fchmod, fchown, fstat,
-        futimens, linkat, openat, renameat, unlinkat,
+        AtFlags, FallocateFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, fallocate,
+        fchmod, fchown, fstat, futimens, ioctl_ficlone, linkat, openat, renameat, unlinkat,
     },
     io::Errno,
 };
@@ -28,18 +29,31 @@ use crate::{
     names::{clean, split_last},
 };
 
-/// A file that is there.
+/// A regular file that is there.
 struct There {
     parent: OwnedFd,
     name: Vec<u8>,
+    /// By its path only. What it is has been looked at, so nothing else is ever opened: a name may
+    /// stand for a device of the machine's a moment later.
+    place: OwnedFd,
     file: File,
+}
+
+impl There {
+    fn open(&self, flags: OFlags) -> io::Result<File> {
+        reopened(&self.place, flags)
+    }
+}
+
+fn reopened(place: &OwnedFd, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::CLOEXEC;
+    Ok(openat(rustix::fs::CWD, magic_path(place), flags, Mode::empty())?.into())
 }
 
 fn there(root: BorrowedFd<'_>, wanted: &str) -> Result<There> {
     let missing = || Error::not_found(format!("there is no file /{wanted}"));
     let doing = |errno: Errno| match errno {
         Errno::NOENT | Errno::NOTDIR => missing(),
-        Errno::LOOP => Error::invalid(format!("/{wanted} is a link")),
         _ => Error::wrap(format_args!("opening /{wanted}"), io::Error::from(errno)),
     };
     let full = clean(format!("/{wanted}").as_bytes()).unwrap_or_default();
@@ -48,16 +62,18 @@ fn there(root: BorrowedFd<'_>, wanted: &str) -> Result<There> {
         return Err(missing());
     }
     let parent = open_in_root(root, above, OFlags::RDONLY | OFlags::DIRECTORY).map_err(doing)?;
-    // Pipes must not be waited for.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = openat(&parent, path(name), flags, Mode::empty()).map_err(doing)?;
-    if kind(&fstat(&file).map_err(doing)?) != FileType::RegularFile {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let place = openat(&parent, path(name), flags, Mode::empty()).map_err(doing)?;
+    if kind(&fstat(&place).map_err(doing)?) != FileType::RegularFile {
         return Err(Error::invalid(format!("/{wanted} is no regular file")));
     }
+    let file = reopened(&place, OFlags::RDONLY)
+        .map_err(|error| Error::wrap(format_args!("opening /{wanted}"), error))?;
     Ok(There {
         parent,
         name: name.to_vec(),
-        file: file.into(),
+        place,
+        file,
     })
 }
 
@@ -92,8 +108,8 @@ pub fn file_chunks(root: BorrowedFd<'_>, wanted: &str) -> Result<Vec<u8>> {
     Ok(prefixes)
 }
 
-/// A file in the making. Where the file system can do that it has no name until it is whole: then
-/// nothing is left of it, whatever happens.
+/// A file in the making. Where the file system can do that it has no name until it is whole: a
+/// crash before leaves nothing.
 struct Temporary<'a> {
     parent: &'a OwnedFd,
     file: File,
@@ -182,15 +198,35 @@ pub fn file_put(root: BorrowedFd<'_>, put: &FilePut, recipe: impl Read) -> Resul
             attributes(&new.file, put)?;
             return new.rename(&there.name);
         }
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let old = openat(&there.parent, path(&there.name), flags, Mode::empty())?;
-        let mut old = File::from(old);
-        new.file.rewind()?;
-        io::copy(&mut new.file, &mut old)?;
-        old.set_len(put.size)?;
+        let old = there.open(OFlags::WRONLY)?;
+        replace_content(&old, &mut new.file, put.size)?;
         attributes(&old, put)
     };
-    finish().map_err(failed)
+    finish().map_err(|error| match error.kind() {
+        io::ErrorKind::ExecutableFileBusy => Error::conflict(format!(
+            "/{} is running, so it is not changed in its place",
+            put.path
+        )),
+        _ => failed(error),
+    })
+}
+
+/// Makes a file's content that of another one, with as little as possible that can fail on the way.
+fn replace_content(old: &File, new: &mut File, size: u64) -> io::Result<()> {
+    /// Of two at a time the file would have a part of each.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // Shares the blocks, all or none.
+    if ioctl_ficlone(old, &*new).is_err() {
+        // Where blocks are overwritten as they are, only those after the end may be wanting.
+        match fallocate(old, FallocateFlags::KEEP_SIZE, 0, size.max(1)) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error.into()),
+        }
+        new.rewind()?;
+        io::copy(new, &mut &*old)?;
+    }
+    old.set_len(size)
 }
 
 /// Writes what a recipe makes of `old`; returns the hash of it.
@@ -225,6 +261,12 @@ fn fill(old: &File, recipe: impl BufRead, new: &File, size: u64) -> io::Result<H
         }
     }
     to.flush()?;
+    drop(to);
+    if left > 0 {
+        return Err(crate::tar::bad(
+            "bad recipe: it makes less than the file's size",
+        ));
+    }
     Ok(hasher.finish())
 }
 
@@ -323,6 +365,15 @@ mod tests {
                 ..put.clone()
             },
             FilePut {
+                size: put.size + 1,
+                in_place: true,
+                ..put.clone()
+            },
+            FilePut {
+                uid: u32::MAX,
+                ..put.clone()
+            },
+            FilePut {
                 path: "sub".into(),
                 ..put.clone()
             },
@@ -366,6 +417,21 @@ mod tests {
         let mut text = String::new();
         open.read_to_string(&mut text).unwrap();
         assert_eq!(text, "short");
+        // Pipes and devices are not opened: this would wait for ever.
+        let pipe = dir.path().join("sub/pipe");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            FileType::Fifo,
+            Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        put.path = "sub/pipe".into();
+        file_put(root.as_fd(), &put, recipe.as_slice()).unwrap_err();
+        file_chunks(root.as_fd(), "sub/pipe").unwrap_err();
+        fs::remove_file(pipe).unwrap();
+        put.path = "sub/data".into();
         // Links lead nowhere.
         fs::write(dir.path().join("outside"), "x").unwrap();
         fs::remove_file(&place).unwrap();

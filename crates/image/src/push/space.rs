@@ -5,7 +5,7 @@
 //! interrupted push goes on where it stopped; they go when the push is done, or a day later.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     fs::{self, File},
     io::{self, BufReader, BufWriter, Read, Write as _},
     os::unix::fs::FileExt as _,
@@ -39,6 +39,8 @@ struct Pack {
     bytes: u64,
     /// More of it may come.
     open: bool,
+    /// Its push is done: it counts no more, and goes when nobody may need it.
+    done: bool,
 }
 
 #[derive(Debug, Default)]
@@ -48,11 +50,34 @@ struct State {
     chunks: HashMap<Hash, (u64, u64, u32)>,
     next: u64,
     bytes: u64,
-    /// Layers that are put together just now.
-    assembling: usize,
-    /// Pushes that were done meanwhile, with the lists of what they made.
-    done: Vec<(String, Vec<Arc<List>>)>,
+    /// Layers that are put together just now, by a number that grows.
+    assembling: BTreeSet<u64>,
+    next_assembling: u64,
+    done: VecDeque<Done>,
 }
+
+/// A push that is done, and waits for the layers that were put together when it ended.
+#[derive(Debug)]
+struct Done {
+    session: String,
+    /// Of what it made.
+    lists: Vec<Arc<List>>,
+    /// The number of the first assembly that began later.
+    later: u64,
+    at: Instant,
+}
+
+impl Done {
+    /// Whether nobody counts on what it brought any more. Who does not end counts no longer.
+    fn is_due(&self, assembling: &BTreeSet<u64>) -> bool {
+        let first = assembling.first();
+        first.is_none_or(|first| *first >= self.later) || self.at.elapsed() > LONGEST
+    }
+}
+
+/// How long an assembly is waited for, and how many pushes wait.
+const LONGEST: Duration = Duration::from_secs(3600);
+const WAITING: usize = 64;
 
 /// The chunks of one sender.
 #[derive(Debug)]
@@ -187,6 +212,7 @@ impl Space {
             file: Arc::new(file.try_clone().during(making)?),
             bytes: 0,
             open: true,
+            done: false,
         };
         state.packs.insert(number, pack);
         Ok((number, BufWriter::with_capacity(MAX + 64, file), 0))
@@ -235,36 +261,51 @@ impl Space {
         true
     }
 
-    /// Keeps what is here, or comes, until the guard goes: who has been told that a chunk is here
-    /// counts on it, and does not know of layers that came later.
+    /// Keeps what pushes bring that end meanwhile, until the guard goes: who has been told that a
+    /// chunk is here counts on it, and does not know of layers that came later.
     pub(crate) fn assembling(self: &Arc<Self>) -> Assembling {
-        self.state().assembling += 1;
-        Assembling(self.clone())
+        let mut state = self.state();
+        let number = state.next_assembling;
+        state.next_assembling += 1;
+        state.assembling.insert(number);
+        Assembling(self.clone(), number)
+    }
+
+    /// A push is done, or has been refused: what it brought counts no more against what may lie
+    /// here.
+    pub fn count_no_more(&self, session: &str) {
+        let mut state = self.state();
+        let mut bytes = 0;
+        for pack in state.packs.values_mut() {
+            if pack.session == session && !pack.done {
+                pack.done = true;
+                bytes += pack.bytes;
+            }
+        }
+        state.bytes -= bytes;
     }
 
     /// Removes what a push brought, which is done, and what other pushes brought of nothing else
-    /// than `lists` have now: an interrupted one has been taken up by that one. While layers are
-    /// put together this waits for them.
+    /// than `lists` have now: an interrupted one has been taken up by that one. Layers that are put
+    /// together just now are waited for.
     pub fn drop_done(&self, session: &str, lists: &[Arc<List>]) {
+        self.count_no_more(session);
         let mut state = self.state();
-        if state.assembling > 0 {
-            state.done.push((session.to_owned(), lists.to_vec()));
-            return;
-        }
-        let mut needed = HashSet::new();
-        for (hash, (pack, ..)) in &state.chunks {
-            if lists.iter().all(|list| list.find(hash).is_none()) {
-                needed.insert(*pack);
-            }
-        }
-        state.drop_packs(|number, pack| {
-            pack.session == session || !(pack.open || needed.contains(&number))
+        let later = state.next_assembling;
+        state.done.push_back(Done {
+            session: session.to_owned(),
+            lists: lists.to_vec(),
+            later,
+            at: Instant::now(),
         });
+        state.drop_due();
     }
 
     /// Removes what is older than a day.
     pub fn drop_old(&self) {
-        self.state().drop_packs(|_, pack| is_old(&pack.path));
+        let mut state = self.state();
+        state.drop_due();
+        state.drop_packs(|_, pack| is_old(&pack.path));
     }
 
     /// Whether nothing is here.
@@ -275,21 +316,13 @@ impl Space {
 
 /// A layer is being put together.
 #[derive(Debug)]
-pub(crate) struct Assembling(Arc<Space>);
+pub(crate) struct Assembling(Arc<Space>, u64);
 
 impl Drop for Assembling {
     fn drop(&mut self) {
-        let done = {
-            let mut state = self.0.state();
-            state.assembling -= 1;
-            match state.assembling {
-                0 => std::mem::take(&mut state.done),
-                _ => return,
-            }
-        };
-        for (session, lists) in done {
-            self.0.drop_done(&session, &lists);
-        }
+        let mut state = self.0.state();
+        state.assembling.remove(&self.1);
+        state.drop_due();
     }
 }
 
@@ -303,6 +336,26 @@ fn is_old(path: &Path) -> bool {
 }
 
 impl State {
+    /// Removes what nobody waits for any more.
+    fn drop_due(&mut self) {
+        while let Some(first) = self.done.front()
+            && (first.is_due(&self.assembling) || self.done.len() > WAITING)
+        {
+            let Some(Done { session, lists, .. }) = self.done.pop_front() else {
+                return;
+            };
+            let mut needed = HashSet::new();
+            for (hash, (pack, ..)) in &self.chunks {
+                if lists.iter().all(|list| list.find(hash).is_none()) {
+                    needed.insert(*pack);
+                }
+            }
+            self.drop_packs(|number, pack| {
+                pack.session == session || !(pack.open || needed.contains(&number))
+            });
+        }
+    }
+
     fn drop_packs(&mut self, goes: impl Fn(u64, &Pack) -> bool) {
         let gone: Vec<u64> = self
             .packs
@@ -312,7 +365,9 @@ impl State {
             .collect();
         for number in &gone {
             if let Some(pack) = self.packs.remove(number) {
-                self.bytes -= pack.bytes;
+                if !pack.done {
+                    self.bytes -= pack.bytes;
+                }
                 if let Err(error) = fs::remove_file(&pack.path)
                     && error.kind() != io::ErrorKind::NotFound
                 {
@@ -328,7 +383,9 @@ impl State {
     fn add(&mut self, number: u64, hash: Hash, offset: u64, length: u32) {
         if let Some(pack) = self.packs.get_mut(&number) {
             pack.bytes += u64::from(length);
-            self.bytes += u64::from(length);
+            if !pack.done {
+                self.bytes += u64::from(length);
+            }
             self.chunks.entry(hash).or_insert((number, offset, length));
         }
     }
@@ -351,6 +408,7 @@ impl State {
                 file: Arc::new(file),
                 bytes: 0,
                 open: false,
+                done: false,
             },
         );
         let mut at = 0;
@@ -505,10 +563,27 @@ mod tests {
         // Not while somebody may count on it.
         let (first, second) = (space.assembling(), space.assembling());
         space.drop_done("s5", &lists);
+        let third = space.assembling();
         drop(first);
         assert!(space.has(&Hash::of(b"four")));
+        // The third began later: it knows of the layer.
         drop(second);
         assert!(!space.has(&Hash::of(b"four")) && space.has(&three));
+        drop(third);
+        // What is done counts no more, also while it is still there.
+        space
+            .receive("s6", body(&[b"five"]).as_slice(), 100)
+            .unwrap();
+        let guard = space.assembling();
+        space.drop_done("s6", &[]);
+        assert!(space.has(&Hash::of(b"five")));
+        let left = space.state().bytes;
+        space
+            .receive("s7", body(&[b"eleven byte"]).as_slice(), left + 11)
+            .unwrap();
+        drop(guard);
+        assert!(!space.has(&Hash::of(b"five")));
+        space.drop_done("s7", &[]);
         space.drop_old();
         assert!(space.has(&three));
         for pack in fs::read_dir(dir.path().join("push/shop"))

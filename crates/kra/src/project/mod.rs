@@ -43,9 +43,29 @@ pub(crate) struct Service {
     deploy: Option<Deploy>,
     scale: Option<u32>,
     #[serde(default)]
-    depends_on: BTreeMap<String, serde_json::Value>,
+    depends_on: BTreeMap<String, Need>,
     #[serde(default)]
     post_start: Vec<serde_json::Value>,
+    #[serde(default)]
+    pre_stop: Vec<serde_json::Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Need {
+    #[serde(default)]
+    condition: Condition,
+}
+
+/// What a service waits for that needs another one (compose specification, `depends_on`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub(crate) enum Condition {
+    #[default]
+    #[serde(rename = "service_started")]
+    Started,
+    #[serde(rename = "service_healthy")]
+    Healthy,
+    #[serde(rename = "service_completed_successfully")]
+    Completed,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -198,7 +218,7 @@ impl Project {
                 .services
                 .get(name)
                 .into_iter()
-                .flat_map(Service::needs)
+                .flat_map(|service| service.depends_on.keys())
             {
                 visit(project, needed, seen, order);
             }
@@ -209,6 +229,16 @@ impl Project {
             visit(self, name, &mut seen, &mut order);
         }
         order
+    }
+
+    /// The services that one needs, as far as they are part of the project as it is brought up: of
+    /// others the profile is not wanted.
+    pub(crate) fn needs(&self, service: &Service) -> Vec<(String, Condition)> {
+        let needs = service.depends_on.iter();
+        needs
+            .filter(|(name, _)| self.services.contains_key(*name))
+            .map(|(name, need)| (name.clone(), need.condition))
+            .collect()
     }
 
     /// Whether docker compose does more to a service's containers than to make and to start them:
@@ -260,9 +290,9 @@ impl Service {
         update.and_then(|update| update.order).unwrap_or_default()
     }
 
-    /// Names of the services that it needs.
-    pub(crate) fn needs(&self) -> impl Iterator<Item = &str> {
-        self.depends_on.keys().map(String::as_str)
+    /// Whether something is to run in its containers before they stop.
+    pub(crate) fn has_last_words(&self) -> bool {
+        !self.pre_stop.is_empty()
     }
 }
 
@@ -274,7 +304,7 @@ mod tests {
     fn what_a_project_uses() {
         let project: Project = serde_json::from_str(
             r#"{"name":"shop","services":{
-                "web":{"build":{"context":"."},"deploy":{"replicas":3,"update_config":{"order":"stop-first"}},"depends_on":{"other":{}},
+                "web":{"build":{"context":"."},"deploy":{"replicas":3,"update_config":{"order":"stop-first"}},"depends_on":{"other":{"condition":"service_completed_successfully"},"debug":{"required":false}},
                     "volumes":[{"type":"bind","source":"/p/nginx.conf","target":"/x"},{"type":"volume","source":"data","target":"/d"}],
                     "secrets":[{"source":"key","target":"/run/secrets/key"}]},
                 "db":{"image":"postgres:16","configs":[{"source":"pg"}]},
@@ -295,7 +325,9 @@ mod tests {
         assert_eq!(project.services["web"].replicas(), 3);
         assert_eq!(project.services["api"].replicas(), 2);
         assert_eq!(project.services["db"].replicas(), 1);
-        assert_eq!(project.in_order(), ["other", "web", "api", "db"]);
+        assert_eq!(project.in_order(), ["debug", "other", "web", "api", "db"]);
+        let needs = project.needs(&project.services["web"]);
+        assert_eq!(needs, [("other".to_owned(), Condition::Completed)]);
         assert_eq!(project.services["web"].order(), Order::StopFirst);
         assert_eq!(project.services["api"].order(), Order::StartFirst);
         assert!(project.is_filled_at_start(&project.services["api"]));

@@ -222,6 +222,31 @@ impl Source {
         }
     }
 
+    /// Whether a manifest, or an index, is of the image with a configuration.
+    pub(crate) fn leads_to(&self, from: &Digest, config: &Digest) -> bool {
+        /// Of an index that is in an index, at the most.
+        const DEPTH: u32 = 4;
+        #[derive(Default, Deserialize)]
+        struct Document {
+            config: Option<Link>,
+            #[serde(default)]
+            manifests: Vec<Link>,
+        }
+        #[derive(Deserialize)]
+        struct Link {
+            digest: Digest,
+        }
+        fn leads(source: &Source, from: &Digest, config: &Digest, depth: u32) -> bool {
+            // Without a blob of this name it is no document, and leads nowhere.
+            let document: Document = source.document(&blob(from)).unwrap_or_default();
+            let is_its = document.config.is_some_and(|link| link.digest == *config);
+            let below =
+                |link: &Link| depth < DEPTH && leads(source, &link.digest, config, depth + 1);
+            is_its || document.manifests.iter().any(below)
+        }
+        leads(self, from, config, 0)
+    }
+
     fn of_docker(&self) -> Outcome<Vec<Image>> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]

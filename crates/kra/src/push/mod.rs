@@ -323,7 +323,7 @@ async fn from_engine(
             PushCommit {
                 session: plan.session.clone(),
                 reference: image.reference.clone(),
-                id: image.id.clone(),
+                id: needs.id.clone().unwrap_or_else(|| image.id.clone()),
                 alias: None,
                 config: None,
             },
@@ -391,7 +391,9 @@ async fn from_engine(
                 session: plan.session.clone(),
                 reference: image.reference.clone(),
                 id: found.id.clone(),
-                alias: (image.id != found.id).then(|| image.id.clone()),
+                alias: source
+                    .leads_to(&image.id, &found.id)
+                    .then(|| image.id.clone()),
                 config: Some(found.config.clone()),
             },
         )

@@ -367,15 +367,15 @@ fn mount_btrfs(device: &Path, mount: &Path, options: &str) -> Result<()> {
     fs::create_dir_all(mount).during(|| format!("make {}", mount.display()))?;
     let data =
         CString::new(options).map_err(|_| Error::system("mount options with a zero byte"))?;
-    rustix::mount::mount(device, mount, "btrfs", MountFlags::NOATIME, data.as_c_str()).during(
-        || {
-            format!(
-                "mount the btrfs on {} at {}",
-                device.display(),
-                mount.display()
-            )
-        },
-    )?;
+    // What tenants make in a volume is nobody's device: not the daemon's either.
+    let flags = MountFlags::NOATIME | MountFlags::NODEV;
+    rustix::mount::mount(device, mount, "btrfs", flags, data.as_c_str()).during(|| {
+        format!(
+            "mount the btrfs on {} at {}",
+            device.display(),
+            mount.display()
+        )
+    })?;
     point("btrfs.pool.mounted");
     Ok(())
 }

@@ -51,6 +51,9 @@ pub struct PushPlan {
 pub struct PushNeeds {
     /// It is there; it only has to be tagged.
     pub known: bool,
+    /// Its id, when it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Digest>,
     /// Layers that must come.
     pub missing: Vec<Digest>,
 }
@@ -88,7 +91,7 @@ pub struct PushedLayer {
 pub struct PushCommit {
     pub session: String,
     pub reference: Reference,
-    /// SHA-256 of its configuration; of an image that is known it may be its alias.
+    /// SHA-256 of its configuration.
     pub id: Digest,
     /// What the engine that it comes from calls it, where that is not its id: then it is known by
     /// this, too.
