@@ -144,6 +144,19 @@ test_one_by_one() {
     # What docker compose writes into containers itself is there in the new ones, too.
     stack kept true; sed -i 's/^    volumes:/    configs: [ { source: note, target: \/note } ]\n&/; $a configs: { note: { content: "by compose" } }' compose.yaml
     run kra up; eq "$RC" 0; has "$ERR" '3 of 3'; eq "$(kra exec -T --index "$(as shop inspect -f '{{index .Config.Labels "com.docker.compose.container-number"}}' "$(web | head -n 1)")" web cat /note)" 'by compose'
+    # What is needed has been run before, and what docker compose run has made is left alone.
+    (remote; docker compose run -d --name once web sleep 1000 >/dev/null 2>&1)
+    stack needs true; sed -i 's/^    volumes:/    depends_on: { migrate: { condition: service_completed_successfully } }\n&/; s/^  client:/  migrate: { image: "local:1", command: sh -c "sleep 1; touch \/slots\/migrated", volumes: [ "slots:\/slots" ] }\n&/; s#sh -c .echo#&  $(ls /slots | grep migrated)#' compose.yaml
+    run kra up; eq "$RC" 0; has "$ERR" '3 of 3'; eq "$(as shop exec roll-client-1 sh /ask)" 'migrated needs'
+    eq "$(as shop ps --format '{{.Names}}' --filter name=once)" once; as shop rm -f once >/dev/null
+    # Interrupted while one has stopped for one that does not become healthy.
+    after=$(web | sort)
+    stack five false; sed -i 's/replicas: 3/&, update_config: { order: stop-first }/; s/retries: 3/retries: 300/' compose.yaml
+    "$KRA" up >"$T/up.out" 2>&1 & local updating=$!
+    others() { web | sort | comm -13 <(echo "$after") - | wc -l; }
+    until_eq 30 1 others
+    kill -INT $updating; wait $updating && fail 'what was interrupted has not failed' || eq "$?" 130
+    has "$(cat "$T/up.out")" 'the old containers are back'; eq "$(web | sort)" "$after"; eq "$(web -a | wc -l)" 3
     # As docker compose does it.
     stack four true; ok kra up --strategy recreate
     eq "$(as shop exec roll-client-1 sh /ask)" four
