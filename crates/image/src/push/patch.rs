@@ -220,7 +220,8 @@ fn replace_content(old: &File, new: &mut File, size: u64) -> io::Result<()> {
     if ioctl_ficlone(old, &*new).is_err() {
         // Where blocks are overwritten as they are, only those after the end may be wanting.
         match fallocate(old, FallocateFlags::KEEP_SIZE, 0, size.max(1)) {
-            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            // Not every file system can say so before.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
             Err(error) => return Err(error.into()),
         }
         new.rewind()?;

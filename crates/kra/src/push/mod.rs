@@ -309,36 +309,34 @@ async fn from_engine(
     }
     let client = &session.client;
     let plan = begin(client, wanted).await?;
-    let mut done = Vec::new();
-    let mut unknown = Vec::new();
-    let mut missing = HashSet::new();
-    for (image, needs) in wanted.iter().zip(&plan.images) {
-        if !needs.known {
-            missing.extend(needs.missing.iter().cloned());
-            unknown.push(image);
-            continue;
-        }
-        let id = commit(
-            client,
-            PushCommit {
-                session: plan.session.clone(),
-                reference: image.reference.clone(),
-                id: needs.id.clone().unwrap_or_else(|| image.id.clone()),
-                alias: None,
-                config: None,
-            },
-        )
-        .await?;
-        done.push(Done {
+    let (known, unknown): (Vec<_>, Vec<_>) = wanted
+        .iter()
+        .zip(&plan.images)
+        .partition(|(_, needs)| needs.known);
+    let missing: HashSet<Digest> = unknown
+        .iter()
+        .flat_map(|(_, needs)| needs.missing.iter().cloned())
+        .collect();
+    let unknown: Vec<&Wanted> = unknown.into_iter().map(|(image, _)| image).collect();
+    let tagging = known.into_iter().map(async |(image, needs)| {
+        let wanted = PushCommit {
+            session: plan.session.clone(),
+            reference: image.reference.clone(),
+            id: needs.id.clone().unwrap_or_else(|| image.id.clone()),
+            alias: None,
+            config: None,
+        };
+        Ok::<_, Failure>(Done {
             image: image.reference.familiar(),
-            id,
+            id: commit(client, wanted).await?,
             known: true,
             sent_bytes: 0,
             total_bytes: image.total,
             seconds: begun.elapsed().as_secs_f64(),
             layers: image.layers.iter().map(there).collect(),
-        });
-    }
+        })
+    });
+    let mut done: Vec<Done> = stream::iter(tagging).buffered(TAGS).try_collect().await?;
     if unknown.is_empty() {
         return Ok(done);
     }
@@ -507,6 +505,8 @@ fn there(layer: &Digest) -> DoneLayer {
 
 /// Layers of an image that are sent at a time.
 const LAYERS: usize = 2;
+/// Images that are tagged at a time.
+const TAGS: usize = 8;
 
 /// Images of an archive or folder.
 async fn from_source(

@@ -32,7 +32,10 @@ pub(super) struct Bar {
 
 /// As networks and disks are sold.
 pub(super) fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
+    match bytes {
+        0 | 50_000.. => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} kB", bytes as f64 / 1e3),
+    }
 }
 
 impl View {
