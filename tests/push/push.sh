@@ -57,6 +57,7 @@ test_forms() {
     run kra push local:1; eq "$RC" 0; has "$OUT" 'local:1: sent'
     eq "$(as shop run --rm local:1 ls /t3 | wc -l)" 2
     run kra push local:1; has "$OUT" 'there already'
+    run kra push --engine "$T/none" local:1; eq "$RC" 6; has "$ERR" 'cannot connect to the engine at'
     run kra push nosuch:1; eq "$RC" 3; has "$ERR" 'no such image: nosuch:1'
     # The images of a project.
     if docker compose version >/dev/null 2>&1; then

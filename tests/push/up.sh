@@ -99,8 +99,10 @@ test_one_by_one() {
 	volumes: { slots: {} }
 	YAML
     }
+    # Healthy is who answers.
+    local answers='wget -q -O /dev/null http://127.0.0.1/index.html'
     web() { as shop ps -q "$@" --filter label=com.docker.compose.service=web; }
-    stack one true; ok kra up
+    stack one "$answers"; ok kra up
     local before; before=$(web | sort)
     eq "$(echo "$before" | wc -l)" 3
     # Asked all the time, somebody answers all the time.
@@ -112,7 +114,7 @@ test_one_by_one() {
     as shop cp "$T/ask" roll-client-1:/ask
     as shop exec roll-client-1 sh -c 'while ! [ -e /stop ]; do sh /ask >>/seen; usleep 50000; done' & local asking=$!
     (while ! [ -e "$T/enough" ]; do web | wc -l >>"$T/running"; done) & local counting=$!
-    sleep 1; stack two true
+    sleep 1; stack two "$answers"
     run kra up; has "$ERR" '3 of 3'; eq "$RC" 0
     touch "$T/enough"; wait $counting || true
     # There is one more at a time, and never one less.
@@ -138,15 +140,15 @@ test_one_by_one() {
     eq "$(as shop exec roll-client-1 sh /ask)" two
     # Where the project wants it there is one less, and never one more.
     rm "$T/enough" "$T/running"; (while ! [ -e "$T/enough" ]; do web | wc -l >>"$T/running"; done) & counting=$!
-    stack three true; sed -i 's/replicas: 3/&, update_config: { order: stop-first }/' compose.yaml
+    stack three "$answers"; sed -i 's/replicas: 3/&, update_config: { order: stop-first }/' compose.yaml
     run kra up; eq "$RC" 0; has "$ERR" '3 of 3'; touch "$T/enough"; wait $counting || true
     eq "$(sort -n "$T/running" | sed -n '1p;$p' | tr '\n' ' ')" '2 3 '
     # What docker compose writes into containers itself is there in the new ones, too.
-    stack kept true; sed -i 's/^    volumes:/    configs: [ { source: note, target: \/note } ]\n&/; $a configs: { note: { content: "by compose" } }' compose.yaml
+    stack kept "$answers"; sed -i 's/^    volumes:/    configs: [ { source: note, target: \/note } ]\n&/; $a configs: { note: { content: "by compose" } }' compose.yaml
     run kra up; eq "$RC" 0; has "$ERR" '3 of 3'; eq "$(kra exec -T --index "$(as shop inspect -f '{{index .Config.Labels "com.docker.compose.container-number"}}' "$(web | head -n 1)")" web cat /note)" 'by compose'
     # What is needed has been run before, and what docker compose run has made is left alone.
     (remote; docker compose run -d --name once web sleep 1000 >/dev/null 2>&1)
-    stack needs true; sed -i 's/^    volumes:/    depends_on: { migrate: { condition: service_completed_successfully } }\n&/; s/^  client:/  migrate: { image: "local:1", command: sh -c "sleep 1; touch \/slots\/migrated", volumes: [ "slots:\/slots" ] }\n&/; s#sh -c .echo#&  $(ls /slots | grep migrated)#' compose.yaml
+    stack needs "$answers"; sed -i 's/^    volumes:/    depends_on: { migrate: { condition: service_completed_successfully } }\n&/; s/^  client:/  migrate: { image: "local:1", command: sh -c "sleep 1; touch \/slots\/migrated", volumes: [ "slots:\/slots" ] }\n&/; s#sh -c .echo#&  $(ls /slots | grep migrated)#' compose.yaml
     run kra up; eq "$RC" 0; has "$ERR" '3 of 3'; eq "$(as shop exec roll-client-1 sh /ask)" 'migrated needs'
     eq "$(as shop ps --format '{{.Names}}' --filter name=once)" once; as shop rm -f once >/dev/null
     # Interrupted while one has stopped for one that does not become healthy.
@@ -157,8 +159,15 @@ test_one_by_one() {
     until_eq 30 1 others
     kill -INT $updating; wait $updating && fail 'what was interrupted has not failed' || eq "$?" 130
     has "$(cat "$T/up.out")" 'the old containers are back'; eq "$(web | sort)" "$after"; eq "$(web -a | wc -l)" 3
+    # Killed on the way: the next one goes on, and nothing is left over.
+    stack six "$answers"; sed -i 's/start_period: 1s/start_period: 3s/; s/interval: 300ms/interval: 2s/' compose.yaml
+    "$KRA" up >"$T/up.out" 2>&1 & updating=$!
+    until_eq 30 1 others
+    kill -KILL $updating; wait $updating || true
+    run kra up; eq "$RC" 0; eq "$(web | wc -l)" 3; eq "$(web -a | wc -l)" 3
+    local one; for one in $(web); do eq "$(as shop exec "$one" cat /index.html)" six; done
     # As docker compose does it.
-    stack four true; ok kra up --strategy recreate
+    stack four "$answers"; ok kra up --strategy recreate
     eq "$(as shop exec roll-client-1 sh /ask)" four
     ok kra down
 }

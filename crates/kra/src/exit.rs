@@ -75,6 +75,25 @@ impl Failure {
         Self::new(Code::Failed, error.message)
     }
 
+    /// The engine of this machine that images come from failed.
+    pub(crate) fn engine(error: client::Error) -> Self {
+        match error {
+            client::Error::Api(error) => error.into(),
+            client::Error::Connect { host, source } => Self::new(
+                Code::Unreachable,
+                format!("cannot connect to the engine at {host}: {source}"),
+            )
+            .hint("is docker or podman running here? --engine names another socket, --archive an archive"),
+            client::Error::Broken { host, source, .. } => Self::new(
+                Code::Failed,
+                format!("the engine at {host} broke off: {source}"),
+            ),
+            client::Error::Unexpected { host, what, .. } => {
+                Self::new(Code::Failed, format!("the engine at {host}: {what}"))
+            }
+        }
+    }
+
     /// Something did not come out as it should.
     pub(crate) fn failed(message: impl Into<String>) -> Self {
         Self::new(Code::Failed, message)

@@ -275,7 +275,7 @@ async fn look(
             .parse::<Reference>()
             .map_err(Failure::from)?
             .or_latest();
-        match engine.image(name).await.map_err(Failure::from)? {
+        match engine.image(name).await.map_err(Failure::engine)? {
             Some(image) => wanted.push(Wanted {
                 reference,
                 id: image.id,
@@ -422,7 +422,9 @@ async fn passing(
         .iter()
         .map(|image| image.reference.familiar())
         .collect();
-    let archive = SyncIoBridge::new(Box::pin(engine.save(&names).await.map_err(Failure::from)?));
+    let archive = SyncIoBridge::new(Box::pin(
+        engine.save(&names).await.map_err(Failure::engine)?,
+    ));
     let known: HashSet<Digest> = images
         .iter()
         .flat_map(|image| &image.layers)
