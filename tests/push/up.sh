@@ -172,14 +172,14 @@ test_one_by_one() {
     ok kra down
 }
 
-# What a workflow of CI does, with nothing but two variables.
+# What a workflow of CI does, with nothing but two variables: where kraud is and what it is known by, and a token.
 test_ci() {
     has_compose; tenant shop; project
     local host=$KR_HOST token=$TOKEN fingerprint=$KR_FINGERPRINT engine=$KR_ENGINE
     sed -n '/^```sh ci$/,/^```$/p' "$REPO/docs/ci.md" | sed '1d;$d' >"$T/ci.sh"; [ -s "$T/ci.sh" ]
     docker tag local:1 shop-web; sed -i 's/image: local:1/image: shop-web/' compose.yaml
     mkdir "$T/home"
-    env -i PATH="$(dirname "$KRA"):$PATH" HOME="$T/home" DOCKER_CONFIG="$DOCKER_CONFIG" KR_ENGINE="$engine" KR_HOST="$host" KR_ACCESS_TOKEN="$token" KR_FINGERPRINT="$fingerprint" \
+    env -i PATH="$(dirname "$KRA"):$PATH" HOME="$T/home" DOCKER_CONFIG="$DOCKER_CONFIG" KR_ENGINE="$engine" KR_HOST="$host#$fingerprint" KR_ACCESS_TOKEN="$token" \
         bash -euo pipefail "$T/ci.sh" >"$T/ci.out" 2>&1 || { cat "$T/ci.out"; fail "the workflow fails"; }
     eq "$(as shop ps --format '{{.Names}}')" shop-web-1
     as shop stop -t 0 shop-web-1 >/dev/null

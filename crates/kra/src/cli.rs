@@ -13,7 +13,8 @@ use crate::{exit::Outcome, login, pool, push, setup, token, up, version, volume}
 #[derive(Debug, Parser)]
 #[command(name = "kra", version, max_term_width = 100, arg_required_else_help = true, after_long_help = EXAMPLES)]
 pub(crate) struct Cli {
-    /// The kraud to speak to: https://name:port, or a socket [default: where one has logged in, else unix:///run/kraud/kraud.sock]
+    /// The kraud to speak to: https://name:port, or with the fingerprint of its certificate
+    /// https://name:port#FINGERPRINT, or a socket [default: where one has logged in, else unix:///run/kraud/kraud.sock]
     #[arg(short = 'H', long, global = true, value_name = "URL", env = "KR_HOST")]
     pub(crate) host: Option<String>,
     /// The login to use, as `kra context ls` names it
@@ -43,7 +44,8 @@ EXAMPLES
 ENVIRONMENT
   KR_HOST           the kraud to speak to, as --host
   KR_ACCESS_TOKEN   the token to show it, in place of a login
-  KR_FINGERPRINT    what its certificate is known by, as --fingerprint of kra login
+  KR_FINGERPRINT    what its certificate is known by, as --fingerprint of kra login; may stand in
+                    KR_HOST, too: https://name:port#3f5a...
   KR_CONTEXT        the login to use, as --context
   KR_CONFIG         where logins are kept [default: ~/.config/kra]
 

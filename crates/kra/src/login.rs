@@ -11,7 +11,7 @@ use types::{Role, Time};
 use crate::{
     contexts::{Context, Contexts},
     exit::{Code, Failure, Outcome},
-    session::{Session, trust_of_environment, variable},
+    session::{Session, host_and_fingerprint, trust_of_environment, variable},
 };
 
 #[derive(Debug, Args)]
@@ -80,24 +80,24 @@ fn ask_token(from_input: bool) -> Outcome<String> {
 }
 
 pub(crate) async fn login(host: Option<&str>, options: &Login) -> Outcome {
-    let host: Host = options
+    let text = options
         .url
         .as_deref()
         .or(host)
         .filter(|text| !text.is_empty())
         .ok_or_else(|| {
             Failure::usage("which kraud?").hint("kra login https://name:port, or KR_HOST")
-        })?
-        .parse()
-        .map_err(Failure::from)?;
+        })?;
+    let (host, pinned) = host_and_fingerprint(text)?;
     if let Host::Unix(_) = host {
         return Err(Failure::usage(
             "over the socket of the machine no login is needed",
         ));
     }
-    let trust = match &options.fingerprint {
-        Some(text) => Trust::fingerprint(text)?,
-        None => trust_of_environment()?.unwrap_or(Trust::Public),
+    let trust = match (pinned, &options.fingerprint) {
+        (Some(trust), _) => trust,
+        (None, Some(text)) => Trust::fingerprint(text)?,
+        (None, None) => trust_of_environment()?.unwrap_or(Trust::Public),
     };
     let token = ask_token(options.token_stdin)?;
     let client = Client::remote(host.clone(), Some(token.clone()), &trust)?;

@@ -20,6 +20,22 @@ pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// A host as it is named, and the fingerprint behind its `#`, so that one value says both.
+pub(crate) fn host_and_fingerprint(text: &str) -> Outcome<(Host, Option<Trust>)> {
+    let (url, fingerprint) = match text.split_once('#') {
+        Some((url, fingerprint)) => (url, Some(fingerprint)),
+        None => (text, None),
+    };
+    let trust = fingerprint.map(Trust::fingerprint).transpose()?;
+    let host: Host = url.parse().map_err(Failure::from)?;
+    if trust.is_some() && matches!(host, Host::Unix(_)) {
+        return Err(Failure::usage(
+            "a socket of this machine has no certificate, and so no fingerprint",
+        ));
+    }
+    Ok((host, trust))
+}
+
 /// What the environment says of a server's certificate.
 pub(crate) fn trust_of_environment() -> Outcome<Option<Trust>> {
     variable("KR_FINGERPRINT")
@@ -32,11 +48,11 @@ impl Session {
     /// Speaks to `host` with the environment's token; else to where `context` is logged in; else
     /// to the kraud of this machine.
     pub(crate) fn new(host: Option<&str>, context: Option<&str>) -> Outcome<Self> {
-        let host: Option<Host> = host
+        let (host, pinned) = host
             .filter(|text| !text.is_empty())
-            .map(str::parse)
-            .transpose()
-            .map_err(Failure::from)?;
+            .map(host_and_fingerprint)
+            .transpose()?
+            .map_or((None, None), |(host, pinned)| (Some(host), pinned));
         let token = variable("KR_ACCESS_TOKEN");
         if let Some(host @ Host::Unix(_)) = host {
             return Ok(Self {
@@ -65,7 +81,7 @@ impl Session {
             (None, None) if token.is_some() && contexts.current.is_none() => None,
             _ => contexts.chosen(context)?,
         };
-        let trust = match (trust_of_environment()?, known) {
+        let trust = match (pinned.or(trust_of_environment()?), known) {
             (Some(trust), _) => trust,
             (None, Some((_, context))) => context.trust(),
             (None, None) => Trust::Public,
