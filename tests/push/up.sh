@@ -55,6 +55,10 @@ test_up_with_files() {
     until_eq 10 'another configuration' kra exec -T web cat /etc/app.conf
     echo short >app.conf
     until_eq 10 short kra exec -T web cat /etc/app.conf
+    # It outlasts a restart of kraud.
+    daemon_kill "$KRAUD_TEST_DIR"; echo fourth >site/index.html; wait_until 20 grep -q 'tried again' "$T/sync"
+    KRAUD_TEST_LISTEN=${KR_HOST#https://} daemon_start "$KRAUD_TEST_DIR"
+    until_eq 20 fourth kra exec -T web cat /site/index.html; echo third >site/index.html; until_eq 20 third kra exec -T web cat /site/index.html
     kill $watching; has "$(cat "$T/sync")" 'site/index.html'
     # Of a large file what is new in it is sent, and nobody sees half of it.
     head -c 8000000 /dev/urandom >site/blob; kra up >/dev/null 2>&1

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, path::PathBuf, process::Command, time::Duration
 use clap::{Args, ValueEnum};
 
 use crate::{
-    exit::{Failure, Outcome},
+    exit::{Code, Failure, Outcome},
     project::{
         Project, compose,
         files::{self, Cache, Files},
@@ -187,26 +187,52 @@ pub(crate) async fn up(session: &Session, options: &Up) -> Outcome {
 /// `kra sync`
 pub(crate) async fn sync(session: &Session, options: &Sync) -> Outcome {
     const PAUSE: Duration = Duration::from_millis(500);
-    if files::are_there(&session.client) {
+    const AGAIN: Duration = Duration::from_secs(2);
+    let client = &session.client;
+    if files::are_there(client) {
         return Err(Failure::usage(
             "this kraud is on the same machine: it mounts the files themselves",
         ));
     }
     let project = Project::load(&options.files)?;
-    let mut there = Files::there(&session.client, &project).await?;
+    let mut there = Files::there(client, &project).await?;
     let mut cache = Cache::new();
+    let mut failed = false;
     loop {
         let now = Files::collect(&project, options.upload_limit, &mut cache)?;
         let change = now.change_from(&there);
-        if !change.is_empty() {
-            now.send(&session.client, &project, &there, &change).await?;
-            for path in &change.sent {
-                eprintln!("sent /{path}");
+        let sent = match change.is_empty() {
+            true => Ok(0),
+            false => now.send(client, &project, &there, &change).await,
+        };
+        match sent {
+            Ok(_) => {
+                for path in &change.sent {
+                    eprintln!("sent /{path}");
+                }
+                for path in &change.removed {
+                    eprintln!("removed /{path}");
+                }
+                there = now;
+                failed = false;
             }
-            for path in &change.removed {
-                eprintln!("removed /{path}");
+            // Who watches waits until kraud is there again, or a file that was just being saved.
+            Err(failure)
+                if !options.once
+                    && matches!(
+                        failure.code,
+                        Code::Unreachable | Code::Unavailable | Code::Failed
+                    ) =>
+            {
+                if !failed {
+                    failure.say();
+                    eprintln!("it is tried again until it works");
+                }
+                failed = true;
+                tokio::time::sleep(AGAIN).await;
+                continue;
             }
-            there = now;
+            Err(failure) => return Err(failure),
         }
         if options.once {
             return Ok(());

@@ -148,12 +148,17 @@ impl Walk<'_> {
         } else if facts.is_file() {
             // Before it is read: it may be without an end.
             self.count(facts.len())?;
+            let hash = match hash(path, &facts, self.cache) {
+                // Editors make files that are gone a moment later.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                other => other.map_err(reading(path))?,
+            };
             let file = Entry::File {
                 mode: facts.permissions().mode() & 0o7777,
                 uid: facts.uid(),
                 gid: facts.gid(),
                 size: facts.len(),
-                hash: hash(path, &facts, self.cache)?,
+                hash,
             };
             self.put(key, file)?;
         } else if is_root {
@@ -568,16 +573,16 @@ fn missing_is_none<T>(result: client::Result<T>) -> Outcome<Option<T>> {
     }
 }
 
-fn hash(path: &Path, facts: &Metadata, cache: &mut Cache) -> Outcome<String> {
-    let modified = facts.modified().map_err(reading(path))?;
+fn hash(path: &Path, facts: &Metadata, cache: &mut Cache) -> io::Result<String> {
+    let modified = facts.modified()?;
     if let Some((then, size, inode, hash)) = cache.get(path)
         && (*then, *size, *inode) == (modified, facts.len(), facts.ino())
     {
         return Ok(hash.clone());
     }
-    let file = File::open(path).map_err(reading(path))?;
+    let file = File::open(path)?;
     // As much as was counted: some files of the kernel's go on for ever.
-    let (hash, _) = Hash::of_stream(file.take(facts.len())).map_err(reading(path))?;
+    let (hash, _) = Hash::of_stream(file.take(facts.len()))?;
     let hash = hash.to_hex();
     cache.insert(
         path.to_owned(),
