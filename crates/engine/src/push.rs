@@ -310,22 +310,9 @@ impl Engine {
                 "invalid image: its configuration is not {id}"
             )));
         }
-        let known: HashMap<&Digest, &LayerRef> = index
-            .images
-            .values()
-            .flat_map(|image| &image.layers)
-            .map(|layer| (&layer.diff_id, layer))
-            .collect();
-        let mut layers = Vec::new();
-        for diff_id in diff_ids(&config)? {
-            let layer = known
-                .get(&diff_id)
-                .map(|layer| (*layer).clone())
-                .or_else(|| self.pushes.get(ns, &diff_id));
-            layers.push(layer.ok_or_else(|| {
-                Error::conflict(format!("layer {diff_id} of image {id} has not been pushed"))
-            })?);
-        }
+        let layers = self
+            .push_layers(ns, &id, &diff_ids(&config)?, index)
+            .await?;
         let image = NewImage {
             config,
             layers,
@@ -341,6 +328,35 @@ impl Engine {
         self.pushed(ns, &name, &recorded.diff_ids()).await?;
         self.image_event(ns, "load", id.as_str(), &reference.familiar(), None);
         Ok(PushedImage { id, reference })
+    }
+
+    /// Layers that a namespace has, in images or of pushes.
+    async fn push_layers(
+        &self,
+        ns: &Namespace,
+        id: &Digest,
+        diff_ids: &[Digest],
+        index: Index,
+    ) -> Result<Vec<LayerRef>> {
+        let find = |index: &Index, diff_id: &Digest| {
+            let mut known = index.images.values().flat_map(|image| &image.layers);
+            let known = known.find(|layer| layer.diff_id == *diff_id).cloned();
+            known.or_else(|| self.pushes.get(ns, diff_id))
+        };
+        let mut index = index;
+        let mut layers = Vec::new();
+        for diff_id in diff_ids {
+            let mut layer = find(&index, diff_id);
+            if layer.is_none() {
+                // Another push has made an image of it just now, and then let go of it.
+                index = self.catalog.index(ns).await?;
+                layer = find(&index, diff_id);
+            }
+            layers.push(layer.ok_or_else(|| {
+                Error::conflict(format!("layer {diff_id} of image {id} has not been pushed"))
+            })?);
+        }
+        Ok(layers)
     }
 
     /// A quota is in the way of a push: what has come of it cannot become an image, and must not
