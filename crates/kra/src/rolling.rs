@@ -90,10 +90,6 @@ fn output(mut command: Command) -> Outcome<String> {
     Ok(String::from_utf8_lossy(&ran.stdout).trim().to_owned())
 }
 
-fn ids(text: &str) -> Vec<String> {
-    text.lines().map(str::to_owned).collect()
-}
-
 impl Docker {
     pub(crate) fn new(
         environment: Vec<(&'static str, String)>,
@@ -130,7 +126,7 @@ impl Docker {
         for filter in &filters {
             command.args(["--filter", filter]);
         }
-        Ok(ids(&output(command)?))
+        Ok(output(command)?.lines().map(str::to_owned).collect())
     }
 
     /// Services of several containers of which some run: those that others need come first.
@@ -381,59 +377,51 @@ impl Docker {
     fn wait_until_healthy(&self, service: &str, id: &str, patience: Duration) -> Outcome {
         /// Without a health check: still running after that long.
         const STANDS: Duration = Duration::from_secs(2);
-        let begun = Instant::now();
-        loop {
-            let mut inspect = self.docker();
-            inspect.args([
-                "inspect",
-                "--format",
-                "{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}",
-                id,
-            ]);
-            let state = output(inspect)?;
-            match state.as_str() {
-                "running healthy" => return Ok(()),
-                "running none" if begun.elapsed() >= STANDS => return Ok(()),
-                "running none" | "running starting" | "created none" | "created starting" => {}
-                _ => return Err(self.unhealthy(service, id, &format!("it is {state}"))),
-            }
-            if begun.elapsed() > patience {
-                let why = format!("it was {state} after {} s", patience.as_secs());
-                return Err(self.unhealthy(service, id, &why));
-            }
-            not_interrupted()?;
-            std::thread::sleep(Duration::from_millis(300));
-        }
+        let state =
+            "{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}";
+        let waited = self.wait(id, state, patience, |state, since| match state {
+            "running healthy" => Some(true),
+            "running none" if since >= STANDS => Some(true),
+            "running none" | "running starting" | "created none" | "created starting" => None,
+            _ => Some(false),
+        })?;
+        waited.map_err(|why| self.unhealthy(service, id, &why))
     }
 
     /// Waits for a container that does something and ends.
     fn wait_until_ended(&self, service: &str, id: &str, patience: Duration) -> Outcome {
+        let state = "{{.State.Status}} {{.State.ExitCode}}";
+        let waited = self.wait(id, state, patience, |state, _| match state {
+            "exited 0" => Some(true),
+            _ if state.starts_with("running") || state.starts_with("created") => None,
+            _ => Some(false),
+        })?;
+        waited.map_err(|why| Failure::failed(format!("{service}: {}: {why}", short(id))))
+    }
+
+    /// Looks at a container's state, in this format, until it is well or not; else says why not.
+    fn wait(
+        &self,
+        id: &str,
+        format: &str,
+        patience: Duration,
+        is_well: impl Fn(&str, Duration) -> Option<bool>,
+    ) -> Outcome<Result<(), String>> {
         let begun = Instant::now();
         loop {
             let mut inspect = self.docker();
-            inspect.args([
-                "inspect",
-                "--format",
-                "{{.State.Status}} {{.State.ExitCode}}",
-                id,
-            ]);
+            inspect.args(["inspect", "--format", format, id]);
             let state = output(inspect)?;
-            match state.as_str() {
-                "exited 0" => return Ok(()),
-                state if state.starts_with("running") || state.starts_with("created") => {}
-                _ => {
-                    return Err(Failure::failed(format!(
-                        "{service}: {} is {state}",
-                        short(id)
+            match is_well(&state, begun.elapsed()) {
+                Some(true) => return Ok(Ok(())),
+                Some(false) => return Ok(Err(format!("it is {state}"))),
+                None if begun.elapsed() > patience => {
+                    return Ok(Err(format!(
+                        "it was {state} after {} s",
+                        patience.as_secs()
                     )));
                 }
-            }
-            if begun.elapsed() > patience {
-                return Err(Failure::failed(format!(
-                    "{service}: {} has not ended after {} s",
-                    short(id),
-                    patience.as_secs()
-                )));
+                None => {}
             }
             not_interrupted()?;
             std::thread::sleep(Duration::from_millis(300));

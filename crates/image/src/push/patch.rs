@@ -39,12 +39,6 @@ struct There {
     file: File,
 }
 
-impl There {
-    fn open(&self, flags: OFlags) -> io::Result<File> {
-        reopened(&self.place, flags)
-    }
-}
-
 fn reopened(place: &OwnedFd, flags: OFlags) -> io::Result<File> {
     let flags = flags | OFlags::CLOEXEC;
     Ok(openat(rustix::fs::CWD, magic_path(place), flags, Mode::empty())?.into())
@@ -198,7 +192,7 @@ pub fn file_put(root: BorrowedFd<'_>, put: &FilePut, recipe: impl Read) -> Resul
             attributes(&new.file, put)?;
             return new.rename(&there.name);
         }
-        let old = there.open(OFlags::WRONLY)?;
+        let old = reopened(&there.place, OFlags::WRONLY)?;
         replace_content(&old, &mut new.file, put.size)?;
         attributes(&old, put)
     };

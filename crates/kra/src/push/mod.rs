@@ -369,20 +369,7 @@ async fn from_engine(
                 engine.host()
             ))
         })?;
-        let layers: Vec<DoneLayer> = found
-            .layers
-            .iter()
-            // What several images have is counted with the first.
-            .map(|layer| match sent.remove(&layer.diff_id) {
-                Some(sent_bytes) => DoneLayer {
-                    layer: layer.diff_id.clone(),
-                    known: false,
-                    sent_bytes,
-                },
-                None => there(&layer.diff_id),
-            })
-            .collect();
-        let sent_bytes = layers.iter().map(|layer| layer.sent_bytes).sum::<u64>();
+        let (layers, sent_bytes) = done_layers(&found.layers, &mut sent);
         let id = commit(
             client,
             PushCommit {
@@ -505,6 +492,25 @@ fn there(layer: &Digest) -> DoneLayer {
     }
 }
 
+/// What was done for the layers of an image, and the bytes of it. What was sent counts with the first
+/// that has it.
+fn done_layers(
+    layers: &[archive::Layer],
+    sent: &mut HashMap<Digest, u64>,
+) -> (Vec<DoneLayer>, u64) {
+    let done = |layer: &archive::Layer| match sent.remove(&layer.diff_id) {
+        Some(sent_bytes) => DoneLayer {
+            layer: layer.diff_id.clone(),
+            known: false,
+            sent_bytes,
+        },
+        None => there(&layer.diff_id),
+    };
+    let layers: Vec<DoneLayer> = layers.iter().map(done).collect();
+    let sent_bytes = layers.iter().map(|layer| layer.sent_bytes).sum();
+    (layers, sent_bytes)
+}
+
 /// Layers of an image that are sent at a time.
 const LAYERS: usize = 2;
 /// Images that are tagged at a time.
@@ -549,19 +555,7 @@ async fn from_source(
             .buffer_unordered(LAYERS)
             .try_collect()
             .await?;
-        let layers: Vec<DoneLayer> = image
-            .layers
-            .iter()
-            .map(|layer| match sent.remove(&layer.diff_id) {
-                Some(sent_bytes) => DoneLayer {
-                    layer: layer.diff_id.clone(),
-                    known: false,
-                    sent_bytes,
-                },
-                None => there(&layer.diff_id),
-            })
-            .collect();
-        let mut sent_bytes = layers.iter().map(|layer| layer.sent_bytes).sum::<u64>();
+        let (layers, mut sent_bytes) = done_layers(&image.layers, &mut sent);
         for reference in &image.references {
             let config = (!known).then(|| image.config.clone());
             sent_bytes += config.as_ref().map_or(0, |config| config.len() as u64);
