@@ -3,6 +3,7 @@
 //! One file per command. A command asks the client, and prints; it decides nothing that
 //! kraud could decide.
 
+mod blocking;
 mod cli;
 mod contexts;
 mod exit;

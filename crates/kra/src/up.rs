@@ -3,11 +3,12 @@
 //! What a project is and how it is brought up is docker compose's business. Before it, kra sends
 //! what kraud lacks, and replaces services of several containers one by one.
 
-use std::{collections::BTreeSet, path::PathBuf, process::Command, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum};
 
 use crate::{
+    blocking::blocking,
     exit::{Code, Failure, Outcome},
     project::{
         Project, compose,
@@ -94,7 +95,7 @@ pub(crate) struct Sync {
 
 /// Has docker compose do something with the kraud of the session.
 pub(crate) async fn pass(session: &Session, verb: &str, options: &Pass) -> Outcome {
-    need_plugin()?;
+    blocking(need_plugin).await?;
     let environment = setup::environment(session).await?;
     let mut command = with(compose(&[]), &environment);
     command.arg(verb).args(&options.arguments);
@@ -116,24 +117,34 @@ pub(crate) fn with(mut command: Command, environment: &[(&'static str, String)])
 
 /// Runs a command to its end, with this one's streams.
 async fn run(mut command: Command) -> Outcome {
-    let status = tokio::task::spawn_blocking(move || command.status())
-        .await
-        .unwrap_or_else(|error| Err(std::io::Error::other(error)))
-        .map_err(|error| Failure::io("running docker compose", error))?;
+    let status = blocking(move || {
+        let status = command.status();
+        status.map_err(|error| Failure::io("running docker compose", error))
+    })
+    .await?;
     match status.code() {
         Some(0) => Ok(()),
         code => Err(Failure::of_child(code)),
     }
 }
 
+/// The project here, or of the files that are named.
+pub(crate) async fn load(files: &[PathBuf]) -> Outcome<Arc<Project>> {
+    let files = files.to_vec();
+    blocking(move || Project::load(&files)).await.map(Arc::new)
+}
+
 /// `kra up`
 pub(crate) async fn up(session: &Session, options: &Up) -> Outcome {
-    need_plugin()?;
-    let project = Project::load(&options.files)?;
+    blocking(need_plugin).await?;
+    let project = load(&options.files).await?;
     let environment = setup::environment(session).await?;
     let docker = Docker::new(environment, &options.files, &project);
     let rolling = match options.strategy {
-        Strategy::Rolling => docker.rolling(&project)?,
+        Strategy::Rolling => {
+            let (docker, project) = (docker.clone(), project.clone());
+            blocking(move || docker.rolling(&project)).await?
+        }
         Strategy::Recreate => Vec::new(),
     };
     if !options.no_push {
@@ -160,19 +171,13 @@ pub(crate) async fn up(session: &Session, options: &Up) -> Outcome {
     // Only now it shows which are: images may have come.
     let patience = Duration::from_secs(options.wait_timeout);
     let replacing = docker.clone();
-    tokio::task::spawn_blocking(move || {
+    blocking(move || {
         let mut brought = BTreeSet::new();
         rolling
             .iter()
             .try_for_each(|service| replacing.replace(service, &mut brought, patience))
     })
-    .await
-    .unwrap_or_else(|error| {
-        Err(Failure::io(
-            "replacing containers",
-            std::io::Error::other(error),
-        ))
-    })?;
+    .await?;
     let mut last = docker.compose();
     last.args([
         "up",
@@ -194,12 +199,13 @@ pub(crate) async fn sync(session: &Session, options: &Sync) -> Outcome {
             "this kraud is on the same machine: it mounts the files themselves",
         ));
     }
-    let project = Project::load(&options.files)?;
+    let project = load(&options.files).await?;
     let mut there = Files::there(client, &project).await?;
     let mut cache = Cache::new();
     let mut failed = false;
     loop {
-        let now = Files::collect(&project, options.upload_limit, &mut cache)?;
+        let now;
+        (now, cache) = Files::collect(&project, options.upload_limit, cache).await?;
         let change = now.change_from(&there);
         let sent = match change.is_empty() {
             true => Ok(0),

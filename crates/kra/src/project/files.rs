@@ -7,6 +7,7 @@ use std::{
     io::{self, Read as _, Seek as _, SeekFrom},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -23,7 +24,10 @@ use types::{
 };
 
 use super::{Project, ignore::Ignore};
-use crate::exit::{Failure, Outcome};
+use crate::{
+    blocking::blocking,
+    exit::{Failure, Outcome},
+};
 
 /// Where the volume says what is in it.
 const MANIFEST: &str = ".kr-files.json";
@@ -203,7 +207,16 @@ fn reading(path: &Path) -> impl Fn(io::Error) -> Failure + '_ {
 impl Files {
     /// The files that the services of a project mount. Fails when they are more than `limit`
     /// bytes, or too many.
-    pub(crate) fn collect(project: &Project, limit: u64, cache: &mut Cache) -> Outcome<Self> {
+    pub(crate) async fn collect(
+        project: &Arc<Project>,
+        limit: u64,
+        mut cache: Cache,
+    ) -> Outcome<(Self, Cache)> {
+        let project = project.clone();
+        blocking(move || Ok((Self::walk(&project, limit, &mut cache)?, cache))).await
+    }
+
+    fn walk(project: &Project, limit: u64, cache: &mut Cache) -> Outcome<Self> {
         let mut files = Self::default();
         let mut bytes = 0;
         for root in project.local_paths() {
@@ -315,11 +328,7 @@ impl Files {
         }
         let packed = {
             let (files, sent) = (self.clone(), packed);
-            tokio::task::spawn_blocking(move || files.pack(&sent))
-                .await
-                .unwrap_or_else(|error| {
-                    Err(Failure::io("packing files", io::Error::other(error)))
-                })?
+            blocking(move || files.pack(&sent)).await?
         };
         sent_bytes += length(&packed)?;
         let (body, reading) = body_of(packed);
@@ -594,7 +603,7 @@ fn hash(path: &Path, facts: &Metadata, cache: &mut Cache) -> io::Result<String> 
 /// Sends what has changed of a project's files, and says so; with `dry_run` it only says.
 pub(crate) async fn upload(
     client: &Client,
-    project: &Project,
+    project: &Arc<Project>,
     limit: u64,
     dry_run: bool,
 ) -> Outcome {
@@ -607,7 +616,7 @@ pub(crate) async fn upload(
         );
         return Ok(());
     }
-    let now = Files::collect(project, limit, &mut Cache::new())?;
+    let (now, _) = Files::collect(project, limit, Cache::new()).await?;
     let old = Files::there(client, project).await?;
     let change = now.change_from(&old);
     if change.is_empty() {

@@ -35,9 +35,11 @@ use self::{
     view::{View, megabytes},
 };
 use crate::{
+    blocking::blocking,
     exit::{Code, Failure, Outcome},
     project::{Project, files},
     session::{Session, variable},
+    up,
 };
 
 pub(crate) const EXAMPLES: &str = "\
@@ -130,7 +132,7 @@ pub(crate) async fn run(session: &Session, options: &Options) -> Outcome {
         }
         None => {
             let project = match options.images.as_slice() {
-                [] => Some(Project::load(&options.files)?),
+                [] => Some(up::load(&options.files).await?),
                 _ => None,
             };
             let names = match &project {
@@ -232,9 +234,7 @@ async fn opened(path: PathBuf) -> Outcome<Source> {
             .map_err(|error| Failure::io("reading standard input", error)),
         false => Source::open(&path),
     };
-    tokio::task::spawn_blocking(open)
-        .await
-        .unwrap_or_else(|error| Err(Failure::io("reading images", io::Error::other(error))))
+    blocking(open).await
 }
 
 fn rename(images: &mut [Image], name: Option<&str>) -> Outcome {
@@ -419,7 +419,7 @@ async fn passing(
         .cloned()
         .collect();
     let (push, missing, showing) = (push.clone(), missing.clone(), view.clone());
-    let passed = tokio::task::spawn_blocking(move || {
+    let passed = blocking(move || {
         let passing = Passing {
             push: &push,
             view: &showing,
@@ -428,8 +428,7 @@ async fn passing(
         };
         passing.read(archive, &Handle::current())
     })
-    .await
-    .unwrap_or_else(|error| Err(Failure::io("reading images", io::Error::other(error))));
+    .await;
     bar.finish_and_clear();
     passed
 }
