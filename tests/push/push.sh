@@ -77,6 +77,23 @@ test_forms() {
     head -c 20000 "$T/docker.tar" >"$T/cut"; run kra push --archive "$T/cut"; ne "$RC" 0
 }
 
+# What engines give out: layers in folders (old dockerd), and compressed ones of images that are called by their indexes
+# (containerd's store). It is read once, and not again when the image is known.
+test_engines() {
+    tenant shop; export KR_ACCESS_TOKEN=$TOKEN
+    tree "$T/tree" 3 20; local form engine
+    for form in docker oci; do
+        FORMAT=$form archive "$T/$form.tar" "$form:1" "$T/tree" -- "$((1000 + ${#form}))"
+        python3 "$E2E_SUITES/engine.py" "$T/$form.sock" "$T/$form.tar" >"$T/$form.log" & engine=$!
+        wait_until 10 test -S "$T/$form.sock"
+        run kra push --engine "$T/$form.sock" "$form:1"; eq "$RC" 0; has "$OUT" "$form:1: sent"
+        eq "$(as shop run --rm "$form:1" sh -c 'cat /t*/f* | sha256sum')" "$(cat "$T"/tree/t*/f* | sha256sum)"
+        run kra push --engine "$T/$form.sock" "$form:1"; eq "$RC" 0; has "$OUT" "$form:1: there already"
+        eq "$(grep -c saved "$T/$form.log")" 1
+        kill $engine; wait $engine || true
+    done
+}
+
 # A push that is cut off goes on where it stopped; nothing of it is seen before.
 test_interrupted() {
     tenant shop; export KR_ACCESS_TOKEN=$TOKEN
