@@ -40,6 +40,14 @@ test_up_with_files() {
     run kra exec -T web sh -c 'echo x >/etc/app.conf'; ne "$RC" 0
     kra exec -T web sh -c 'echo written >/site/from-inside'
     has "$(kra ps --format '{{.Name}}')" shop-web-1
+    # What docker compose does is its own, with this kraud.
+    timeout 20 "$KRA" events --json >"$T/events" 2>&1 & local listening=$!
+    kra exec -T web sh -c 'echo spoken >/proc/1/fd/1'
+    timeout 20 "$KRA" logs -f web >"$T/logs" 2>&1 & local following=$!
+    wait_until 10 grep -q spoken "$T/logs"
+    seen() { kra exec -T web true; grep -q exec_ "$T/events"; }
+    wait_until 10 seen
+    kill $listening $following 2>/dev/null; wait $listening $following || true
     # Nothing has changed.
     run kra up; eq "$RC" 0; has "$ERR" 'there already'; has "$ERR" 'nothing has changed'
     # A change is there at once, what is gone is gone, what was written inside stays.
