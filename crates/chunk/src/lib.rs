@@ -58,12 +58,6 @@ impl Hash {
             .then(|| whole.iter().copied().map(Self).collect())
     }
 
-    /// Its first eight bytes as a number.
-    pub fn start(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = self.0;
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
-    }
-
     /// Its first bytes: enough to tell the chunks of a few layers apart.
     pub fn prefix(&self) -> Prefix {
         let [a, b, c, d, e, f, ..] = self.0;

@@ -102,9 +102,9 @@ impl List {
         Some(self.sorted[at] as usize)
     }
 
-    /// The first eight bytes of the hashes, sorted.
+    /// The starts of the hashes, sorted.
     pub fn starts(&self) -> Starts {
-        let start = |number: &u32| self.entries[*number as usize].hash.start();
+        let start = |number: &u32| self.entries[*number as usize].hash.prefix();
         Starts(self.sorted.iter().map(start).collect())
     }
 
@@ -183,12 +183,12 @@ impl List {
 
 /// What a list has, in little memory: enough to say that a chunk is not in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Starts(Box<[u64]>);
+pub struct Starts(Box<[Prefix]>);
 
 impl Starts {
     /// Whether the list may have a chunk; false is certain.
     pub fn may_have(&self, hash: &Hash) -> bool {
-        self.0.binary_search(&hash.start()).is_ok()
+        self.0.binary_search(&hash.prefix()).is_ok()
     }
 
     /// Bytes that it takes in memory, about.

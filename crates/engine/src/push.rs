@@ -14,7 +14,7 @@ use agent::{Reader, images::PushSources};
 use catalog::{Image, Index};
 use types::{
     Digest, Error, Namespace, Result,
-    image::{LayerRef, NewImage},
+    image::{ImageConfig, LayerRef, NewImage},
     native::{
         PushBegin, PushCommit, PushImage, PushNeeds, PushPlan, PushReceived, PushedImage,
         PushedLayer,
@@ -310,9 +310,8 @@ impl Engine {
                 "invalid image: its configuration is not {id}"
             )));
         }
-        let layers = self
-            .push_layers(ns, &id, &diff_ids(&config)?, index)
-            .await?;
+        let diff_ids = ImageConfig::parse(&config)?.rootfs.diff_ids;
+        let layers = self.push_layers(ns, &id, &diff_ids, index).await?;
         let image = NewImage {
             config,
             layers,
@@ -418,22 +417,6 @@ fn known_image<'a>(index: &'a Index, wanted: &PushImage) -> Option<&'a Arc<Image
     by_id.or_else(|| index.images.values().find(by_alias))
 }
 
-/// The layers that a configuration names (OCI image specification, `rootfs.diff_ids`).
-fn diff_ids(config: &str) -> Result<Vec<Digest>> {
-    #[derive(serde::Deserialize)]
-    struct Config {
-        rootfs: RootFs,
-    }
-    #[derive(serde::Deserialize)]
-    struct RootFs {
-        #[serde(default)]
-        diff_ids: Vec<Digest>,
-    }
-    let config: Config = serde_json::from_str(config)
-        .map_err(|error| Error::invalid(format!("invalid image configuration: {error}")))?;
-    Ok(config.rootfs.diff_ids)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -444,14 +427,5 @@ mod tests {
         for bad in ["", "../x", &"0".repeat(33), &"/".repeat(32)] {
             assert!(session(bad).is_err());
         }
-    }
-
-    #[test]
-    fn layers_of_a_configuration() {
-        let id = Digest::of(b"x");
-        let config =
-            format!(r#"{{"os":"linux","rootfs":{{"type":"layers","diff_ids":["{id}"]}}}}"#);
-        assert_eq!(diff_ids(&config).unwrap(), [id]);
-        assert!(diff_ids("{}").is_err());
     }
 }

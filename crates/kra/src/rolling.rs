@@ -132,10 +132,7 @@ impl Docker {
     /// Services of several containers of which some run: those that others need come first.
     pub(crate) fn rolling(&self, project: &Project) -> Outcome<Vec<Rolling>> {
         let mut found = Vec::new();
-        for name in project.in_order() {
-            let Some(service) = project.services.get(name) else {
-                continue;
-            };
+        for (name, service) in project.in_order() {
             if service.replicas() < 2 {
                 continue;
             }

@@ -232,12 +232,8 @@ impl NodeImages for LocalImages {
             // has not.
             all.soon(unlisted);
             let missing = |hash: &chunk::Hash| {
-                let has = |layer| {
-                    all.known(layer)
-                        .is_some_and(|list| list.find(hash).is_some())
-                };
-                let mut may = listed.iter().filter(|(_, starts)| starts.may_have(hash));
-                !space.has(hash) && !may.any(|(layer, _)| has(layer))
+                let mut listed = listed.iter();
+                !space.has(hash) && !listed.any(|(layer, starts)| all.has(layer, starts, hash))
             };
             Ok(hashes.iter().map(|hash| missing(hash).into()).collect())
         })

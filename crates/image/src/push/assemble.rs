@@ -1,7 +1,6 @@
 //! A layer's tar put together from a recipe.
 
 use std::{
-    collections::HashMap,
     fs::File,
     io::{self, BufReader, Read},
     os::{
@@ -53,7 +52,7 @@ pub fn assemble(
     let _kept = assembly.space.assembling();
     let opening = |error: io::Error| Error::wrap("reading a recipe", error);
     let recipe = super::decompress(recipe).map_err(opening)?;
-    let bases = assembly
+    let sources = assembly
         .bases
         .iter()
         .map(|layer| Source::open(assembly.lists, layer))
@@ -61,11 +60,14 @@ pub fn assemble(
     let tar = Tar {
         recipe: recipe::Reader::new(BufReader::with_capacity(256 << 10, recipe)),
         space: assembly.space.clone(),
-        bases,
+        bases: sources.len(),
+        sources,
         lists: assembly.lists.clone(),
-        own: assembly.own.to_vec(),
-        starts: vec![None; assembly.own.len()],
-        opened: HashMap::new(),
+        own: assembly
+            .own
+            .iter()
+            .map(|layer| (layer.clone(), None))
+            .collect(),
         row: (0, 0),
         ready: Vec::new(),
         at: 0,
@@ -103,13 +105,12 @@ impl Source {
 struct Tar<R> {
     recipe: recipe::Reader<R>,
     space: Arc<Space>,
-    bases: Vec<Source>,
+    /// The bases, then other layers of the sender's that have been opened.
+    sources: Vec<Source>,
+    bases: usize,
     lists: Lists,
-    /// Other layers of the sender's, opened when a chunk is found in one.
-    own: Vec<Digest>,
-    /// What those may have, as far as it is known.
-    starts: Vec<Option<Arc<Starts>>>,
-    opened: HashMap<usize, Source>,
+    /// Layers of the sender's that have not, with what they may have as far as it is known.
+    own: Vec<(Digest, Option<Arc<Starts>>)>,
     /// Number and count of what is left of a row of known chunks.
     row: (u64, u64),
     ready: Vec<u8>,
@@ -175,13 +176,13 @@ impl<R: io::BufRead> Tar<R> {
     /// A chunk by its number in the lists of all bases, one after the other.
     fn known(&mut self, number: u64) -> io::Result<()> {
         let mut rest = usize::try_from(number).unwrap_or(usize::MAX);
-        for at in 0..self.bases.len() {
-            let list = self.bases[at].list.clone();
+        for at in 0..self.bases {
+            let list = self.sources[at].list.clone();
             match rest.checked_sub(list.len()) {
                 Some(less) => rest = less,
                 None => {
                     let place = list.place(rest).ok_or(io::ErrorKind::InvalidData)?;
-                    return self.take(at, false, place);
+                    return self.take(at, place);
                 }
             }
         }
@@ -194,31 +195,11 @@ impl<R: io::BufRead> Tar<R> {
         if self.space.read(hash, &mut self.ready)? {
             return Ok(());
         }
-        for at in 0..self.bases.len() {
-            let list = self.bases[at].list.clone();
+        self.open_own(hash)?;
+        for at in 0..self.sources.len() {
+            let list = self.sources[at].list.clone();
             if let Some(place) = list.find(hash).and_then(|number| list.place(number)) {
-                return self.take(at, false, place);
-            }
-        }
-        for at in 0..self.own.len() {
-            // Where nobody has listed the chunks yet the sender was told that they are missing.
-            if self.starts[at].is_none() {
-                self.starts[at] = self.lists.starts(&self.own[at]);
-            }
-            let may_have = |starts: &Arc<Starts>| starts.may_have(hash);
-            if !self.starts[at].as_ref().is_some_and(may_have) {
-                continue;
-            }
-            let Some(list) = self.lists.known(&self.own[at]) else {
-                continue;
-            };
-            if let Some(place) = list.find(hash).and_then(|number| list.place(number)) {
-                if !self.opened.contains_key(&at) {
-                    let source =
-                        Source::open(&self.lists, &self.own[at]).map_err(io::Error::other)?;
-                    self.opened.insert(at, source);
-                }
-                return self.take(at, true, place);
+                return self.take(at, place);
             }
         }
         if self.space.wait_for(hash, PATIENCE) && self.space.read(hash, &mut self.ready)? {
@@ -230,22 +211,37 @@ impl<R: io::BufRead> Tar<R> {
         )))
     }
 
+    /// Opens another layer of the sender's if a chunk lies in one, and in none that is open.
+    fn open_own(&mut self, hash: &Hash) -> io::Result<()> {
+        let mut open = self.sources.iter();
+        if open.any(|source| source.list.find(hash).is_some()) {
+            return Ok(());
+        }
+        let lists = &self.lists;
+        let has = |(layer, starts): &mut (Digest, Option<Arc<Starts>>)| {
+            // Where nobody has listed the chunks yet the sender was told that they are missing.
+            *starts = starts.take().or_else(|| lists.starts(layer));
+            let starts = starts.as_ref();
+            starts.is_some_and(|starts| lists.has(layer, starts, hash))
+        };
+        if let Some(at) = self.own.iter_mut().position(has) {
+            let (layer, _) = self.own.swap_remove(at);
+            let source = Source::open(&self.lists, &layer).map_err(io::Error::other)?;
+            self.sources.push(source);
+        }
+        Ok(())
+    }
+
     /// Reads a chunk of a layer.
-    fn take(&mut self, at: usize, own: bool, place: Place<'_>) -> io::Result<()> {
-        let key = if own { self.bases.len() + at } else { at };
+    fn take(&mut self, at: usize, place: Place<'_>) -> io::Result<()> {
         let same = self
             .open
             .as_ref()
-            .is_some_and(|(path, of, _)| *of == key && path == place.path);
+            .is_some_and(|(path, of, _)| *of == at && path == place.path);
         if !same {
-            let source = if own {
-                self.opened.get(&at)
-            } else {
-                self.bases.get(at)
-            };
-            let source = source.ok_or(io::ErrorKind::InvalidData)?;
-            let file = open_beneath(source.tree.as_fd(), place.path, OFlags::RDONLY)?;
-            self.open = Some((place.path.to_vec(), key, File::from(file)));
+            let tree = self.sources[at].tree.as_fd();
+            let file = open_beneath(tree, place.path, OFlags::RDONLY)?;
+            self.open = Some((place.path.to_vec(), at, File::from(file)));
         }
         if let Some((_, _, file)) = &self.open {
             self.ready.resize(place.length as usize, 0);

@@ -7,6 +7,7 @@ use std::{
     io::{self, BufReader, BufWriter, Write as _},
     os::fd::{AsFd as _, OwnedFd},
     sync::{Arc, Mutex},
+    thread::JoinHandle,
 };
 
 use chunk::{Cutter, Hash, List, Starts};
@@ -50,23 +51,15 @@ struct Later {
     work: VecDeque<Digest>,
     /// Layers that are in `work`.
     queued: HashSet<Digest>,
-    running: bool,
-}
-
-/// However the thread ends, the next work begins another one.
-struct Running<'a>(&'a Lists);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        lock(&self.0.0.later).running = false;
-    }
+    /// Until there is no work.
+    thread: Option<JoinHandle<()>>,
 }
 
 impl fmt::Debug for Later {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Later")
             .field("work", &self.work.len())
-            .field("running", &self.running)
+            .field("thread", &self.thread)
             .finish_non_exhaustive()
     }
 }
@@ -183,6 +176,12 @@ impl Lists {
         Some(starts)
     }
 
+    /// Whether a layer, which may have what `starts` says, has a chunk.
+    pub fn has(&self, layer: &Digest, starts: &Starts, hash: &Hash) -> bool {
+        let list = || self.known(layer);
+        starts.may_have(hash) && list().is_some_and(|list| list.find(hash).is_some())
+    }
+
     /// Has layers listed that are not, when nothing else is to be done.
     pub fn soon(&self, layers: impl IntoIterator<Item = Digest>) {
         let mut later = lock(&self.0.later);
@@ -202,7 +201,10 @@ impl Lists {
     }
 
     fn start(&self, later: &mut Later) {
-        if later.running || (later.then.is_empty() && later.work.is_empty()) {
+        // One that has panicked is replaced.
+        let works = |thread: &JoinHandle<()>| !thread.is_finished();
+        let idle = later.then.is_empty() && later.work.is_empty();
+        if idle || later.thread.as_ref().is_some_and(works) {
             return;
         }
         let lists = self.clone();
@@ -210,7 +212,7 @@ impl Lists {
             .name("layer-lists".into())
             .spawn(move || lists.work());
         match spawned {
-            Ok(_) => later.running = true,
+            Ok(thread) => later.thread = Some(thread),
             Err(error) => tracing::warn!(%error, "chunks of layers are listed later"),
         }
     }
@@ -228,7 +230,6 @@ impl Lists {
                 )
                 .ok()
         };
-        let running = Running(self);
         loop {
             let (then, layer) = {
                 let mut later = lock(&self.0.later);
@@ -239,9 +240,7 @@ impl Lists {
                 };
                 if then.is_none() && layer.is_none() {
                     // Under the same lock: what comes now begins a thread of its own.
-                    later.running = false;
-                    drop(later);
-                    std::mem::forget(running);
+                    later.thread = None;
                     return;
                 }
                 (then, layer)

@@ -307,11 +307,6 @@ impl Space {
         state.drop_due();
         state.drop_packs(|_, pack| is_old(&pack.path));
     }
-
-    /// Whether nothing is here.
-    pub fn is_empty(&self) -> bool {
-        self.state().packs.is_empty()
-    }
 }
 
 /// A layer is being put together.
@@ -595,7 +590,7 @@ mod tests {
                 .unwrap();
         }
         spaces.drop_old();
-        assert!(space.is_empty() && !space.has(&three));
+        assert!(space.state().packs.is_empty() && !space.has(&three));
         spaces.remove("shop").unwrap();
         assert!(!dir.path().join("push/shop").exists());
     }

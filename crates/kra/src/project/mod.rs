@@ -5,7 +5,7 @@ mod ignore;
 mod own;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -202,33 +202,29 @@ impl Project {
         images
     }
 
-    /// Names of its services, each after those that it needs.
-    pub(crate) fn in_order(&self) -> Vec<&str> {
-        fn visit<'a>(
-            project: &'a Project,
-            name: &'a str,
-            seen: &mut Vec<&'a str>,
-            order: &mut Vec<&'a str>,
-        ) {
-            if seen.contains(&name) {
+    /// Its services, each after those that it needs.
+    pub(crate) fn in_order(&self) -> Vec<(&str, &Service)> {
+        fn visit<'a>(project: &'a Project, name: &str, order: &mut Order<'a>) {
+            let Some((name, service)) = project.services.get_key_value(name) else {
                 return;
+            };
+            if order.seen.insert(name) {
+                for needed in service.depends_on.keys() {
+                    visit(project, needed, order);
+                }
+                order.services.push((name, service));
             }
-            seen.push(name);
-            for needed in project
-                .services
-                .get(name)
-                .into_iter()
-                .flat_map(|service| service.depends_on.keys())
-            {
-                visit(project, needed, seen, order);
-            }
-            order.push(name);
         }
-        let (mut seen, mut order) = (Vec::new(), Vec::new());
+        #[derive(Default)]
+        struct Order<'a> {
+            seen: BTreeSet<&'a str>,
+            services: Vec<(&'a str, &'a Service)>,
+        }
+        let mut order = Order::default();
         for name in self.services.keys() {
-            visit(self, name, &mut seen, &mut order);
+            visit(self, name, &mut order);
         }
-        order
+        order.services
     }
 
     /// The services that one needs, as far as they are part of the project as it is brought up: of
@@ -325,7 +321,8 @@ mod tests {
         assert_eq!(project.services["web"].replicas(), 3);
         assert_eq!(project.services["api"].replicas(), 2);
         assert_eq!(project.services["db"].replicas(), 1);
-        assert_eq!(project.in_order(), ["debug", "other", "web", "api", "db"]);
+        let order: Vec<&str> = project.in_order().iter().map(|(name, _)| *name).collect();
+        assert_eq!(order, ["other", "web", "api", "db"]);
         let needs = project.needs(&project.services["web"]);
         assert_eq!(needs, [("other".to_owned(), Condition::Completed)]);
         assert_eq!(project.services["web"].order(), Order::StopFirst);
